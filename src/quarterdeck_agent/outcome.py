@@ -4,7 +4,7 @@
 A method is one function `audit(call) -> Finding`, which only looks, and optionally one function
 `enforce(call) -> Finding`, which is called only when policy mode is enforce and the audit found
 drift. The engine (`run.py`) audits first, enforces if it may, audits again and reports; a method
-never decides about modes itself.
+never decides about modes itself. A blind method cannot look without acting: see `Method.blind`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ class State(enum.Enum):
     COMPLIANT = "compliant"
     #: Differs from what is wanted; `enforce` would change it.
     DRIFT = "drift"
+    #: Only from `enforce` of a blind method: it changed something.
+    REPAIRED = "repaired"
     #: This node cannot be judged on it (no such system, or no way to look without changing).
     NOT_APPLICABLE = "not_applicable"
     #: Looking or changing failed.
@@ -41,6 +43,10 @@ def compliant(message: str) -> Finding:
 
 def drift(message: str) -> Finding:
     return Finding(State.DRIFT, message)
+
+
+def repaired(message: str) -> Finding:
+    return Finding(State.REPAIRED, message)
 
 
 def not_applicable(message: str) -> Finding:
@@ -93,6 +99,9 @@ class Method:
     audit: Look
     #: None: the method only looks.
     enforce: Optional[Look] = None
+    #: Cannot be audited. Audit mode: `audit` answers not applicable. Enforce mode: only `enforce` is
+    #: called, without an audit before or after, and answers COMPLIANT (kept), REPAIRED or ERROR.
+    blind: bool = False
 
 
 METHODS: Dict[str, Method] = {}
@@ -106,12 +115,17 @@ def method(
     *,
     value: str = "",
     prefix: str = "",
+    blind: bool = False,
 ) -> None:
-    """Register a method. `parameters` is a blank-separated list; `value` names the class parameter (default: the first)."""
+    """Register a method.
+
+    `parameters` is a blank-separated list; `value` names the class parameter (default: the first);
+    for `blind` see `Method`. Raises ValueError when the name is taken.
+    """
     names = tuple(parameters.split())
     if name in METHODS:
         raise ValueError(f"method {name} is registered twice")
-    METHODS[name] = Method(name, names, prefix or name, value or names[0].rstrip("?"), audit, enforce)
+    METHODS[name] = Method(name, names, prefix or name, value or names[0].rstrip("?"), audit, enforce, blind)
 
 
 def names() -> List[str]:
