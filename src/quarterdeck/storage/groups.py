@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Groups, their members and their categories: rows <-> core objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import Row
+from sqlalchemy.dialects.postgresql import insert
+
+from quarterdeck.core.groups import Group, GroupCategory
+from quarterdeck.core.ids import GroupCategoryId, GroupId, NodeId
+from quarterdeck.core.node_queries import Criterion, NodeQuery
+from quarterdeck.storage import property_rows, tables
+from quarterdeck.storage.versioned import VersionedTable
+
+_members = tables.group_members
+
+
+class GroupTable(VersionedTable[Group]):
+    table = tables.groups
+    kind = "group"
+    not_found = "Group with id '{id}' was not found"
+
+    def members(self, group: str) -> list[NodeId]:
+        """The nodes of a group, sorted."""
+        query = sqlalchemy.select(_members.c.node_id).where(_members.c.group_id == group)
+        return [NodeId(row.node_id) for row in self._store.rows(query.order_by(_members.c.node_id))]
+
+    def all_members(self) -> dict[GroupId, set[NodeId]]:
+        """Every group that has members, with them."""
+        found: dict[GroupId, set[NodeId]] = {}
+        for row in self._store.rows(sqlalchemy.select(_members.c.group_id, _members.c.node_id)):
+            found.setdefault(GroupId(row.group_id), set()).add(NodeId(row.node_id))
+        return found
+
+    def of_node(self, node: str) -> list[GroupId]:
+        """The groups that a node is in, sorted."""
+        query = sqlalchemy.select(_members.c.group_id).where(_members.c.node_id == node)
+        return [GroupId(row.group_id) for row in self._store.rows(query.order_by(_members.c.group_id))]
+
+    def set_members(self, group: str, nodes: Iterable[str]) -> bool:
+        """Make the members exactly these; tells whether anything changed."""
+        wanted, present = set(nodes), set(self.members(group))
+        gone, new = present - wanted, sorted(wanted - present)
+        if gone:
+            condition = (_members.c.group_id == group) & _members.c.node_id.in_(list(gone))
+            self._store.run(sqlalchemy.delete(_members).where(condition))
+        if new:
+            rows = [{"group_id": group, "node_id": node} for node in new]
+            self._store.run(insert(_members).on_conflict_do_nothing(), rows)
+        return bool(gone or new)
+
+    def to_row(self, thing: Group) -> dict[str, Any]:
+        return {
+            "id": thing.id,
+            "name": thing.name,
+            "description": thing.description,
+            "category": thing.category,
+            "query": _query_row(thing.query),
+            "dynamic": thing.dynamic,
+            "enabled": thing.enabled,
+            "system": thing.system,
+            "properties": property_rows.to_json(thing.properties),
+        }
+
+    def from_row(self, row: Row[Any]) -> Group:
+        return Group(
+            id=GroupId(row.id),
+            name=row.name,
+            description=row.description,
+            category=GroupCategoryId(row.category),
+            query=_query(row.query),
+            dynamic=row.dynamic,
+            enabled=row.enabled,
+            system=row.system,
+            properties=property_rows.from_json(row.properties),
+        )
+
+
+def _query_row(query: NodeQuery | None) -> dict[str, Any] | None:
+    if query is None:
+        return None
+    return {
+        "with_policy_servers": query.with_policy_servers,
+        "composition": query.composition,
+        "inverted": query.inverted,
+        "criteria": [[one.object_type, one.attribute, one.comparator, one.value] for one in query.criteria],
+    }
+
+
+def _query(row: dict[str, Any] | None) -> NodeQuery | None:
+    if row is None:
+        return None
+    criteria = tuple(
+        Criterion(object_type=kind, attribute=attribute, comparator=comparator, value=value)
+        for kind, attribute, comparator, value in row["criteria"]
+    )
+    return NodeQuery(
+        with_policy_servers=row["with_policy_servers"],
+        composition=row["composition"],
+        inverted=row["inverted"],
+        criteria=criteria,
+    )
+
+
+class GroupCategoryTable(VersionedTable[GroupCategory]):
+    table = tables.group_categories
+    kind = "group_category"
+    not_found = "Cannot find Group category '{id}'"
+
+    def to_row(self, thing: GroupCategory) -> dict[str, Any]:
+        return {
+            "id": thing.id,
+            "name": thing.name,
+            "description": thing.description,
+            "parent": thing.parent,
+            "system": thing.system,
+        }
+
+    def from_row(self, row: Row[Any]) -> GroupCategory:
+        return GroupCategory(
+            id=GroupCategoryId(row.id),
+            name=row.name,
+            description=row.description,
+            parent=GroupCategoryId(row.parent),
+            system=row.system,
+        )

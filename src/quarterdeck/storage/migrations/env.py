@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Alembic runs: the revisions on the connection that `storage/migrate.py` hands over."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from quarterdeck.storage.tables import metadata
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
+with context.begin_transaction():
+    context.run_migrations()

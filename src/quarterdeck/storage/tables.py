@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every table in one place. Rows become core objects in the file named for the noun, nowhere else.
+
+Text that is ordered or compared as an identifier collates "C", so that every database sorts alike.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_name)s_key",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "pk": "%(table_name)s_pkey",
+    }
+)
+
+Id = Text(collation="C")
+Time = DateTime(timezone=True)
+
+
+# -- who asks -----------------------------------------------------------------
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", Id, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),
+    Column("access", Text),
+    Column("roles", ARRAY(Text), nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    #: SHA-256 of the token, for kind "token"
+    Column("token_digest", LargeBinary, unique=True),
+    #: Argon2, for kind "user"
+    Column("password_hash", Text),
+    Column("created_at", Time, nullable=False),
+    Column("expires_at", Time),
+)
+
+enrolment_tokens = Table(
+    "enrolment_tokens",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    #: Nodes that present it are accepted at once.
+    Column("accept", Boolean, nullable=False),
+    Column("uses_left", Integer),
+    Column("created_at", Time, nullable=False),
+    Column("expires_at", Time),
+)
+
+#: Requests of agents already seen, for as long as their time is acceptable.
+agent_nonces = Table(
+    "agent_nonces",
+    metadata,
+    Column("node_id", Id, primary_key=True),
+    Column("nonce", Id, primary_key=True),
+    Column("seen_at", Time, nullable=False, index=True),
+    prefixes=["UNLOGGED"],
+)
+
+# -- the audit trail ------------------------------------------------------------
+
+history = Table(
+    "history",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", Time, nullable=False, index=True),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    #: rule, directive, group, technique, parameter, setting, node, account, rule_category, group_category ...
+    Column("kind", Id, nullable=False),
+    Column("object_id", Id, nullable=False),
+    #: created | modified | deleted
+    Column("change", Text, nullable=False),
+    #: the state after the change; null after deletion. Before = the row of the same object before this one.
+    Column("after", JSONB),
+    Index("history_object_idx", "kind", "object_id", "id"),
+)
+
+# -- configuration ----------------------------------------------------------------
+
+settings = Table("settings", metadata, Column("key", Id, primary_key=True), Column("value", JSONB, nullable=False))
+
+parameters = Table(
+    "parameters",
+    metadata,
+    Column("name", Id, primary_key=True),
+    Column("value", JSONB, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("inherit_mode", Text),
+    Column("provider", Text),
+)
+
+techniques = Table(
+    "techniques",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("version", Id, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("system", Boolean, nullable=False),
+    #: the technique's YAML (formats/technique_yaml.py)
+    Column("document", Text, nullable=False),
+)
+
+directives = Table(
+    "directives",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", Id, nullable=False, unique=True),
+    Column("technique", Id, nullable=False),
+    Column("version", Id, nullable=False),
+    Column("short_description", Text, nullable=False),
+    Column("long_description", Text, nullable=False),
+    Column("parameters", JSONB, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("system", Boolean, nullable=False),
+    Column("mode", Text),
+    Column("tags", JSONB, nullable=False),
+    Index("directives_technique_idx", "technique", "version"),
+)
+
+rule_categories = Table(
+    "rule_categories",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("parent", Id, nullable=False),
+    Column("system", Boolean, nullable=False),
+)
+
+rules = Table(
+    "rules",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", Id, nullable=False, unique=True),
+    Column("category", Id, nullable=False),
+    Column("short_description", Text, nullable=False),
+    Column("long_description", Text, nullable=False),
+    Column("directives", ARRAY(Text), nullable=False),
+    Column("targets", JSONB, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("system", Boolean, nullable=False),
+    Column("tags", JSONB, nullable=False),
+)
+
+group_categories = Table(
+    "group_categories",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("parent", Id, nullable=False),
+    Column("system", Boolean, nullable=False),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", Id, nullable=False, unique=True),
+    Column("description", Text, nullable=False),
+    Column("category", Id, nullable=False),
+    Column("query", JSONB),
+    Column("dynamic", Boolean, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("system", Boolean, nullable=False),
+    Column("properties", JSONB, nullable=False),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_id", Id, ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True),
+    Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), primary_key=True, index=True),
+)
+
+# -- nodes --------------------------------------------------------------------------
+
+#: Raised at every change of a node's row, so that cached fragments know they are stale.
+node_version = Column("version", BigInteger, nullable=False, server_default=text("1"))
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("hostname", Id, nullable=False, index=True),
+    Column("status", Id, nullable=False, index=True),
+    Column("state", Id, nullable=False),
+    Column("kind", Id, nullable=False),
+    Column("mode", Text),
+    Column("description", Text, nullable=False),
+    Column("documentation", Text, nullable=False),
+    Column("policy_server", Id, nullable=False),
+    Column("properties", JSONB, nullable=False),
+    Column("key_pem", Text, nullable=False),
+    Column("key_status", Text, nullable=False),
+    Column("schedule", JSONB),
+    Column("agent", Text, nullable=False),
+    Column("agent_version", Text, nullable=False),
+    Column("agent_capabilities", ARRAY(Text), nullable=False),
+    Column("os_type", Text, nullable=False),
+    Column("os_name", Text, nullable=False),
+    Column("os_version", Text, nullable=False),
+    Column("os_full_name", Text, nullable=False),
+    Column("os_kernel_version", Text, nullable=False),
+    Column("os_service_pack", Text, nullable=False),
+    Column("architecture", Text, nullable=False),
+    Column("ram", BigInteger),
+    Column("swap", BigInteger),
+    Column("machine_id", Text, nullable=False),
+    Column("machine_type", Text, nullable=False),
+    Column("machine_provider", Text, nullable=False),
+    Column("machine_manufacturer", Text, nullable=False),
+    Column("machine_serial_number", Text, nullable=False),
+    Column("timezone_name", Text, nullable=False),
+    Column("timezone_offset", Text, nullable=False),
+    Column("ip_addresses", ARRAY(Text), nullable=False),
+    Column("accounts", ARRAY(Text), nullable=False),
+    Column("environment", JSONB, nullable=False),
+    #: the inventory's named lists, except software
+    Column("lists", JSONB, nullable=False),
+    Column("inventory_date", Time),
+    Column("accepted_at", Time),
+    #: SHA-256 of the last inventory's content, to tell an unchanged one
+    Column("inventory_digest", Text, nullable=False, server_default=text("''")),
+    node_version,
+    Index(
+        "nodes_properties_idx", "properties", postgresql_using="gin", postgresql_ops={"properties": "jsonb_path_ops"}
+    ),
+)
+
+software = Table(
+    "software",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Id, nullable=False),
+    Column("version", Id, nullable=False),
+    #: editor, description, releaseDate, license: what the inventory said first
+    Column("details", JSONB, nullable=False),
+    UniqueConstraint("name", "version"),
+)
+
+node_software = Table(
+    "node_software",
+    metadata,
+    Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), primary_key=True),
+    Column("software_id", BigInteger, ForeignKey("software.id"), primary_key=True, index=True),
+)
+
+#: Content-addressed inventories, one per node and day of change.
+inventories = Table(
+    "inventories",
+    metadata,
+    Column("node_id", Id, primary_key=True),
+    Column("day", Id, primary_key=True),
+    Column("digest", Id, nullable=False),
+    Column("received_at", Time, nullable=False),
+    #: the parcel as it came, signature included
+    Column("document", LargeBinary, nullable=False),
+)
+
+#: What changes at every run, narrow on purpose.
+node_status = Table(
+    "node_status",
+    metadata,
+    Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), primary_key=True),
+    Column("last_run", Time),
+    Column("last_run_config_id", Text, nullable=False, server_default=text("''")),
+    Column("last_run_digest", Text, nullable=False, server_default=text("''")),
+    Column("last_contact", Time),
+    postgresql_with={"fillfactor": "70"},
+)
+
+# -- policies -----------------------------------------------------------------------
+
+#: One directive as expanded for one or many nodes: canonical JSON, content-addressed.
+policy_fragments = Table(
+    "policy_fragments", metadata, Column("digest", Id, primary_key=True), Column("body", LargeBinary, nullable=False)
+)
+
+node_policies = Table(
+    "node_policies",
+    metadata,
+    Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), primary_key=True),
+    Column("config_id", Id, nullable=False),
+    Column("digest", Id, nullable=False),
+    #: the document without its policies, canonical JSON
+    Column("head", LargeBinary, nullable=False),
+    Column("fragments", ARRAY(Text), nullable=False),
+    #: [[rule, directive, overriding rule, overriding directive] ...]
+    Column("overridden", JSONB, nullable=False),
+    Column("begin_at", Time, nullable=False),
+    #: made when the node first fetches the document
+    Column("signature", LargeBinary),
+)
+
+#: Nodes that the last generation could not serve, and why.
+generation_errors = Table(
+    "generation_errors",
+    metadata,
+    Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), primary_key=True),
+    Column("message", Text, nullable=False),
+    Column("at", Time, nullable=False),
+)
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("requested_at", Time, nullable=False),
+    Column("started_at", Time),
+    Column("ended_at", Time),
+    #: asked | running | done | failed
+    Column("state", Text, nullable=False),
+    Column("manual", Boolean, nullable=False),
+    #: which nodes: null is every node
+    Column("nodes", JSONB),
+    Column("nodes_total", Integer),
+    Column("nodes_changed", Integer),
+    Column("message", Text, nullable=False, server_default=text("''")),
+)
+
+# -- reports and compliance -----------------------------------------------------------
+
+#: Payloads of runs without times, content-addressed: equal runs share one.
+run_bodies = Table(
+    "run_bodies", metadata, Column("digest", LargeBinary, primary_key=True), Column("body", LargeBinary, nullable=False)
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("node_id", Id, primary_key=True),
+    Column("start", Time, primary_key=True),
+    Column("duration_ms", Integer, nullable=False),
+    Column("config_id", Id, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    postgresql_partition_by="RANGE (start)",
+)
+
+#: Signed originals: of changed runs, and the latest of each node.
+raw_runs = Table(
+    "raw_runs",
+    metadata,
+    Column("node_id", Id, primary_key=True),
+    Column("start", Time, primary_key=True),
+    Column("parcel", LargeBinary, nullable=False),
+)
+
+#: The present outcome of every component value on every node.
+report_states = Table(
+    "report_states",
+    metadata,
+    Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), primary_key=True),
+    Column("rule_id", Id, primary_key=True),
+    Column("directive_id", Id, primary_key=True),
+    Column("component", Id, primary_key=True),
+    Column("value", Id, primary_key=True),
+    Column("report_id", Id, primary_key=True),
+    Column("ordinal", SmallInteger, primary_key=True),
+    Column("status", SmallInteger, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("since", Time, nullable=False),
+)
+
+node_compliance = Table(
+    "node_compliance",
+    metadata,
+    Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), primary_key=True),
+    Column("config_id", Id, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("status_since", Time, nullable=False),
+    #: after this moment the node counts as "no report" whatever the counters say
+    Column("valid_until", Time, index=True),
+    #: [[rule, directive, [count per status]] ...] after block logic
+    Column("counters", JSONB, nullable=False),
+    Column("computed_at", Time, nullable=False, server_default=func.now()),
+)
