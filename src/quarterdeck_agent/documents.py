@@ -81,7 +81,7 @@ class Block(TypedDict):
     condition: str
     #: weighted | worst-case-weighted-one | worst-case-weighted-sum | focus:<child id or component>
     logic: str
-    items: List[Union[Call, "Block"]]  # type: ignore[misc]
+    items: List[Union[Call, Block]]
 
 
 class PolicyItem(TypedDict):

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From bytes to a policy this node may obey: the signature first, then the form, then whose it is."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any, Optional, cast
+
+from quarterdeck_agent import documents, keys
+from quarterdeck_agent.client import Client
+from quarterdeck_agent.errors import Untrusted
+from quarterdeck_agent.state import StateDirectory
+
+_FIELDS = {
+    "config_id": str,
+    "schedule": dict,
+    "reporting": str,
+    "heartbeat_runs": int,
+    "conditions": list,
+    "properties": dict,
+    "policies": list,
+}
+
+
+def verified(body: bytes, signature: str, node: str, policy_key: str) -> documents.Policy:
+    """The policy in `body`. Raises Untrusted unless the server signed it for `node` and it is complete."""
+    try:
+        signed = base64.b64decode(signature, validate=True)
+    except binascii.Error:
+        signed = b""
+    if not signed or not keys.verify(policy_key, documents.policy_message(node, body), signed):
+        raise Untrusted("The policy is not signed by this node's server; it was not obeyed.")
+    try:
+        document: Any = json.loads(body)
+    except ValueError as error:
+        raise Untrusted(f"The signed policy is not JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != documents.FORMAT:
+        raise Untrusted(f"The policy is not of format {documents.FORMAT}; update the agent.")
+    if document.get("node") != node:
+        raise Untrusted(f"The policy belongs to node {document.get('node')}; it was not obeyed.")
+    for name, kind in _FIELDS.items():
+        if not isinstance(document.get(name), kind):
+            raise Untrusted(f"The policy has no usable {name}; it was not obeyed.")
+    return cast("documents.Policy", document)
+
+
+def cached(state: StateDirectory, node: str, policy_key: str) -> Optional[documents.Policy]:
+    """The policy of the last update, verified again; None when there is none. Raises Untrusted."""
+    found = state.policy()
+    if found is None:
+        return None
+    header, body = found
+    return verified(body, header.get("signature", ""), node, policy_key)
+
+
+def update(state: StateDirectory, client: Client, node: str, policy_key: str) -> bool:
+    """Fetch the policy if it changed and cache it once verified; whether it changed.
+
+    Raises Untrusted (the cached one stays), Refused, Unreachable.
+    """
+    offered = client.policy(_usable_etag(state, node, policy_key))
+    if offered is None:
+        return False
+    verified(offered.body, offered.signature, node, policy_key)
+    state.save_policy(offered.signature, offered.etag, offered.body)
+    return True
+
+
+def _usable_etag(state: StateDirectory, node: str, policy_key: str) -> str:
+    """The etag of the cached policy, empty when that policy may not be obeyed and must be fetched again."""
+    try:
+        found = state.policy()
+        if found is None or cached(state, node, policy_key) is None:
+            return ""
+    except Untrusted:
+        return ""
+    return found[0].get("etag", "")
