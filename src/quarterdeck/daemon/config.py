@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's settings: what they are, where they come from, and what makes them wrong.
+
+The command line wins over the environment (QUARTERDECK_*), that over `quarterdeck.toml`, that over the defaults.
+The description of a setting stands on its field; `docs/settings.md` is written from it (`documentation()`).
+Settings that an administrator changes through an API are in `core/settings.py`, not here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import ipaddress
+import shlex
+import socket
+import subprocess
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+
+from quarterdeck.core.errors import Invalid
+
+PREFIX = "QUARTERDECK_"
+FILE_NAME = "quarterdeck.toml"
+DEFAULT_DATA_DIR = "/var/lib/quarterdeck"
+REFERENCE_SECONDS = 10
+
+
+def _says(text: str, **bounds: Any) -> msgspec.Meta:
+    return msgspec.Meta(description=text, **bounds)
+
+
+class Workers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
+    """How much runs beside the API."""
+
+    count: Annotated[int, _says("Worker processes that `serve` starts; 0 is the same as --no-worker.", ge=0, le=64)] = 1
+    cpu: Annotated[
+        int, _says("Processes that generate policies in parallel; 0 means one per processor.", ge=0, le=256)
+    ] = 0
+
+
+class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the processes write to standard error."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], _says("The least important kind of line that is written.")
+    ] = "info"
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one request may take."""
+
+    body_bytes: Annotated[
+        int, _says("The longest request body that is accepted, in bytes.", ge=1024, le=2 * 1024**3)
+    ] = 10 * 1024 * 1024
+
+
+class Reports(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is kept of the runs that agents report."""
+
+    keep_raw: Annotated[
+        bool, _says("Keep the signed originals of changed runs and of the latest run of each node.")
+    ] = True
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All settings of one daemon, checked. After `load`, `public_url` is never empty."""
+
+    data_dir: Annotated[
+        str, _says("Where keys, spool and the embedded database live. Only on the command line or in the environment.")
+    ] = DEFAULT_DATA_DIR
+    listen: Annotated[str, _says("ADDRESS:PORT to accept connections at; an IPv6 address stands in brackets.")] = (
+        "0.0.0.0:8443"
+    )
+    public_url: Annotated[
+        str,
+        _says(
+            "How other machines reach this server: gives the names in its certificate, links and enrolment lines. "
+            "Empty means https:// with this machine's full name and the port of `listen`."
+        ),
+    ] = ""
+    tls: Annotated[
+        bool, _says("Serve HTTPS. Plain HTTP is accepted on loopback, or when `trusted_proxies` names a proxy.")
+    ] = True
+    database_url: Annotated[
+        str, _says("The PostgreSQL to use, as postgresql://USER:PASSWORD@HOST/DATABASE. Empty means the embedded one.")
+    ] = ""
+    threads: Annotated[
+        int, _says("Requests worked on at the same time, and so connections to the database.", ge=1, le=256)
+    ] = 16
+    trusted_proxies: Annotated[
+        list[str], _says("Addresses or networks whose X-Forwarded-* and client certificate headers are believed.")
+    ] = []
+    workers: Workers = Workers()
+    log: Log = Log()
+    limits: Limits = Limits()
+    reports: Reports = Reports()
+
+    @property
+    def data(self) -> Path:
+        """The data directory as a path."""
+        return Path(self.data_dir)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of `listen`."""
+        return split_address(self.listen)
+
+
+#: Settings that say where the others are found, and so cannot stand in the file.
+NOT_IN_FILE = frozenset({"data_dir"})
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One setting as the documentation shows it; `name` is dotted as in the file."""
+
+    name: str
+    kind: Any
+    description: str
+    default: Any
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return PREFIX + self.name.replace(".", "_").upper()
+
+
+@functools.cache
+def settings() -> tuple[Setting, ...]:
+    """Every setting there is, in the order of the documentation."""
+    return tuple(_settings(Config, ""))
+
+
+def _settings(struct: type[msgspec.Struct], prefix: str) -> Iterator[Setting]:
+    hints = get_type_hints(struct, include_extras=True)
+    for field in msgspec.structs.fields(struct):
+        hint = hints[field.name]
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            yield from _settings(hint, f"{prefix}{field.name}.")
+            continue
+        kind, meta = get_args(hint)
+        default = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+        yield Setting(f"{prefix}{field.name}", kind, meta.description, default)
+
+
+def load(command_line: Mapping[str, Any], environment: Mapping[str, str], config_file: Path | None = None) -> Config:
+    """The settings in force. `command_line` maps dotted names to values; None is "not given". Raises Invalid."""
+    given = {name: value for name, value in command_line.items() if value is not None}
+    environed = _from_environment(environment)
+    data_dir = Path(given.get("data_dir") or environed.get("data_dir") or DEFAULT_DATA_DIR).expanduser().absolute()
+    filed = _from_file(config_file or data_dir / FILE_NAME, required=config_file is not None)
+    values = filed | environed | given | {"data_dir": str(data_dir)}
+    config = _convert({name: _resolve(name, value) for name, value in values.items()})
+    return _checked(config)
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    known = {setting.variable: setting for setting in settings()}
+    found: dict[str, Any] = {}
+    for variable, value in environment.items():
+        if not variable.startswith(PREFIX):
+            continue
+        if variable in known:
+            found[known[variable].name] = value
+        # Other programs (the CLI, the agent) have variables of this prefix: only a slip of the pen is an error.
+        elif near := difflib.get_close_matches(variable, known, n=1, cutoff=0.9):
+            raise Invalid(f"There is no setting {variable} in the environment; did you mean {near[0]}?")
+    return found
+
+
+def _from_file(path: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if required:
+            raise Invalid(f"The configuration file {path} does not exist.") from None
+        return {}
+    except OSError as error:
+        raise Invalid(f"The configuration file {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"The configuration file {path} is not valid TOML: {error}.") from error
+    known = {setting.name for setting in settings()} - NOT_IN_FILE
+    values = dict(_flat(document, known, ""))
+    for name in values.keys() - known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise Invalid(f"There is no setting '{name}' in {path}; did you mean '{near}'?")
+    return values
+
+
+def _flat(document: Mapping[str, Any], known: set[str], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and name not in known and value:
+            yield from _flat(value, known, f"{name}.")
+        else:
+            yield name, value
+
+
+def _resolve(name: str, value: Any) -> Any:
+    """Follow `file:PATH` and `exec:COMMAND`: a secret need not stand in the configuration itself."""
+    if not isinstance(value, str):
+        return value
+    scheme, _, rest = value.partition(":")
+    try:
+        if scheme == "file":
+            return Path(rest).read_text(encoding="utf-8").strip()
+        if scheme == "exec":
+            command = shlex.split(rest)
+            done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=REFERENCE_SECONDS)
+            return done.stdout.strip()
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        # What a command printed may be a secret: only the kind of failure is told.
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        raise Invalid(f"The setting {name} refers to {scheme}:… and that failed: {reason}.") from None
+    return value
+
+
+def _convert(values: Mapping[str, Any]) -> Config:
+    kinds = {setting.name: setting.kind for setting in settings()}
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        if get_origin(kinds[name]) is list and isinstance(value, str):
+            value = [item.strip() for item in value.split(",") if item.strip()]  # noqa: PLW2901
+        *rooms, last = name.split(".")
+        target = nested
+        for room in rooms:
+            target = target.setdefault(room, {})
+        target[last] = value
+    try:
+        return msgspec.convert(nested, Config, strict=False)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$.")
+        raise Invalid(f"The setting {path.rstrip('`')} is wrong: {message[:1].lower()}{message[1:]}.") from None
+
+
+# --- what belongs together -------------------------------------------------------------------------------------------
+
+
+def _checked(config: Config) -> Config:
+    host, port = config.address
+    for proxy in config.trusted_proxies:
+        try:
+            ipaddress.ip_network(proxy, strict=False)
+        except ValueError:
+            raise Invalid(f"The setting trusted_proxies is wrong: '{proxy}' is no address or network.") from None
+    if not config.tls and not config.trusted_proxies and not _is_loopback(host):
+        raise Invalid(
+            f"Without TLS the server listens on loopback only and {host} is not: listen at 127.0.0.1:{port}, "
+            "leave TLS on, or name the proxy in front in `trusted_proxies`."
+        )
+    if config.database_url and not config.database_url.startswith(("postgresql://", "postgresql+psycopg://")):
+        raise Invalid("The setting database_url is wrong: it must begin with postgresql://.")
+    public_url = _checked_url(config.public_url) if config.public_url else _default_url(config)
+    return msgspec.structs.replace(config, public_url=public_url)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def split_address(listen: str) -> tuple[str, int]:
+    """Host and port of `ADDRESS:PORT` or `[ADDRESS]:PORT`. Raises Invalid."""
+    host, colon, port = listen.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise Invalid(f"The setting listen is wrong: '{listen}' is not ADDRESS:PORT, as in 0.0.0.0:8443 or [::]:8443.")
+    return host, int(port)
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        good = good and parts.path in {"", "/"} and not (parts.query or parts.fragment or parts.username)
+        good = good and _is_name(parts.hostname or "")
+    except ValueError:
+        good = False
+    if not good:
+        raise Invalid(f"The setting public_url is wrong: '{url}' is not like https://quarterdeck.example.org:8443.")
+    return url.rstrip("/")
+
+
+def _is_name(host: str) -> bool:
+    """An IP address, or a name that can stand in a certificate."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        labels = host.rstrip(".").split(".")
+        return len(host) <= 253 and all(
+            0 < len(label) <= 63 and label.replace("-", "").isalnum() and label.strip("-") == label for label in labels
+        )
+    return True
+
+
+def _default_url(config: Config) -> str:
+    host, port = config.address
+    if _is_loopback(host):
+        name = "localhost" if host == "localhost" else host
+    elif "." in (name := socket.gethostname()):
+        pass
+    else:
+        name = socket.getfqdn()
+    shown = f"[{name}]" if ":" in name else name
+    return f"{'https' if config.tls else 'http'}://{shown}:{port}"
+
+
+def documentation() -> str:
+    """The text of `docs/settings.md`."""
+    lines = [
+        "# Settings of `quarterdeckd`",
+        "",
+        "<!-- Written by `python -m quarterdeck.daemon.config`; a test compares. -->",
+        "",
+        f"They stand in `{FILE_NAME}` in the data directory (or the file given with --config), in the environment, or",
+        "on the command line; the later of these wins. A text may be `file:PATH` (the content of a file) or",
+        "`exec:COMMAND` (what a command prints; no shell) instead of the value itself. Lists are TOML arrays in the",
+        "file and separated by commas in the environment.",
+        "",
+        "| Setting | Environment | Default | What it does |",
+        "|---|---|---|---|",
+    ]
+    for setting in settings():
+        shown = f"`{msgspec.json.encode(setting.default).decode()}`" if setting.default not in ("", []) else "empty"
+        lines.append(f"| `{setting.name}` | `{setting.variable}` | {shown} | {setting.description} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(documentation(), end="")
