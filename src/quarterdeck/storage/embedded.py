@@ -21,6 +21,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -40,6 +41,7 @@ DATABASE = "quarterdeck"
 #: Root may not run PostgreSQL: a system user of its own does, without login, home or other use.
 ROOT_STAND_IN = "quarterdeck-pg"
 LONGEST_SOCKET_PATH = 100
+SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 #: How long a start may show no sign of life; recovery writes a line to the log every two seconds.
 SILENCE_SECONDS = 60.0
 LOG_BYTES = 10 * 1024 * 1024
@@ -134,25 +136,28 @@ def attach_or_start(data_dir: Path, *, throwaway: bool = False) -> Server:
         patience.wait("The database of another quarterdeckd process neither answers nor ends; see {log}.")
 
 
-def start(data_dir: Path, *, throwaway: bool = False) -> Server:
-    """Start the database of `data_dir`, after a predecessor has ended; does not wait until it is ready.
-
-    Unavailable: another process keeps it running.
-    """
-    patience = _Patience(_log_file(data_dir))
-    while (lock := _take_lock(data_dir)) is None:
-        patience.wait("Another process keeps the database of this data directory running; end it first. See {log}.")
-    return _launch(data_dir, lock, throwaway=throwaway)
+def try_start(data_dir: Path) -> Server | None:
+    """Start the database and do not wait until it is ready; None while another process still runs it."""
+    lock = _take_lock(data_dir)
+    return None if lock is None else _launch(data_dir, lock, throwaway=False)
 
 
 def wait_until_ready(server: Server, data_dir: Path) -> None:
     """Wait until the database accepts connections, for as long as it starts or recovers with visible progress."""
     patience = _Patience(_log_file(data_dir))
-    while not _answers(data_dir):
-        if not server.alive():
-            server.release()
-            raise Unavailable(f"The embedded PostgreSQL did not start: {_last_words(data_dir)} See {patience.log}.")
+    while not is_ready(server, data_dir):
         patience.wait("The embedded PostgreSQL does not come up; see {log}.")
+
+
+def is_ready(server: Server, data_dir: Path) -> bool:
+    """Whether the database accepts connections by now. Unavailable: it has ended instead, and why."""
+    if _answers(data_dir):
+        return True
+    if not server.alive():
+        server.release()
+        log = _log_file(data_dir)
+        raise Unavailable(f"The embedded PostgreSQL did not start: {_last_words(data_dir)} See {log}.")
+    return False
 
 
 def program(name: str) -> Path:
@@ -480,17 +485,21 @@ def _running_sockets(data_dir: Path) -> Path | None:
 
 
 def _answers(data_dir: Path) -> bool:
-    """True when the pid file says ready and the socket accepts a connection with our authentication."""
+    """True when the pid file says ready and PostgreSQL answers at its socket.
+
+    Asked in its own words (may we encrypt? no), so that a supervisor need not load a database driver.
+    """
     sockets = _running_sockets(data_dir)
     if sockets is None:
         return False
-    import psycopg  # deferred: everything else here works without loading libpq
-
-    try:
-        psycopg.connect(_url(sockets), connect_timeout=5).close()
-    except psycopg.OperationalError:
-        return False
-    return True
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(5.0)
+        try:
+            asking.connect(str(sockets / ".s.PGSQL.5432"))
+            asking.sendall(SSL_REQUEST)
+            return asking.recv(1) == b"N"
+        except OSError:
+            return False
 
 
 def _attach(data_dir: Path) -> Server | None:
