@@ -5,6 +5,30 @@ One module per subject. A module registers its methods at its end; `aliases` com
 names the others.
 """
 
-from quarterdeck_agent.methods import directories, file_checks, files, key_values, links, sections
+from quarterdeck_agent.methods import (
+    commands,
+    conditions,
+    dictionaries,
+    directories,
+    file_checks,
+    files,
+    key_values,
+    links,
+    osquery,
+    sections,
+    variables,
+)
 
-__all__ = ["directories", "file_checks", "files", "key_values", "links", "sections"]
+__all__ = [
+    "commands",
+    "conditions",
+    "dictionaries",
+    "directories",
+    "file_checks",
+    "files",
+    "key_values",
+    "links",
+    "osquery",
+    "sections",
+    "variables",
+]

@@ -12,6 +12,7 @@ import re
 from typing import Dict, Optional, Tuple
 
 from quarterdeck_agent import outcome
+from quarterdeck_agent.conditions import BadExpression
 from quarterdeck_agent.methods.system import UnableError
 from quarterdeck_agent.outcome import Finding, Look, MethodCall
 
@@ -75,7 +76,7 @@ def _guarded(names: Tuple[str, ...], look: Look) -> Look:
     def guarded(call: MethodCall) -> Finding:
         try:
             return look(_checked(names, call))
-        except UnableError as problem:
+        except (UnableError, BadExpression) as problem:
             return outcome.error(str(problem))
         except OSError as problem:
             return outcome.error(_sentence(problem))

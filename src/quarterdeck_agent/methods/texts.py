@@ -111,9 +111,8 @@ def put(
     if before == after or after is None:
         return judge(path, before, after)
     contents.write(path, after, call.backups, mode)
-    if before is None:
-        return outcome.compliant(f"{path} was created.\n{contents.diff(path, b'', after)}")
-    return outcome.compliant(f"{path} was changed.\n{contents.diff(path, before, after)}")
+    # The audit has shown the difference already.
+    return outcome.compliant(f"{path} was created." if before is None else f"{path} was changed.")
 
 
 def _edited(path: str, call: MethodCall, edit: Edit) -> Tuple[Optional[bytes], Optional[bytes]]:
