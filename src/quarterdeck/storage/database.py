@@ -22,6 +22,7 @@ from sqlalchemy import Connection, CursorResult, Engine, Executable, Row
 from quarterdeck.core.errors import AlreadyExists, Conflict, Unavailable
 from quarterdeck.storage.accounts import AccountTable
 from quarterdeck.storage.directives import DirectiveTable
+from quarterdeck.storage.enrolment import EnrolmentTokenTable
 from quarterdeck.storage.groups import GroupCategoryTable, GroupTable
 from quarterdeck.storage.history import HistoryTable
 from quarterdeck.storage.nodes import NodeTable
@@ -120,6 +121,10 @@ class Store:
     @cached_property
     def accounts(self) -> AccountTable:
         return AccountTable(self)
+
+    @cached_property
+    def enrolment_tokens(self) -> EnrolmentTokenTable:
+        return EnrolmentTokenTable(self)
 
     @cached_property
     def history(self) -> HistoryTable:
