@@ -60,6 +60,8 @@ class Call:
     condition: str = "any"
     parameters: Mapping[str, str] = field(default_factory=dict)
     report: bool = True
+    #: Stands in a policy only where this holds of the directive's values, see `policy_items.holds`; empty: always.
+    when: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,8 @@ class Block:
     items: tuple[Item, ...] = ()
     #: A repeated section: the block stands once per instance.
     foreach: str = ""
+    #: As for a call.
+    when: str = ""
 
 
 Item = Call | Block
