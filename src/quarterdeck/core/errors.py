@@ -7,6 +7,7 @@
     ├── NotFound          no such thing
     ├── AlreadyExists     an id or a name is taken
     ├── Invalid           what was sent cannot be accepted; `problems` names the fields
+    │   └── TooLarge      more bytes than we read
     ├── Conflict          would be fine, but not in the present state of things
     ├── NotImplementedYet the operation stands in the ledger as "not yet"
     └── Unavailable       a part we need does not answer now; trying again may help
@@ -50,6 +51,10 @@ class Invalid(QuarterdeckError):
     def __init__(self, message: str, *, problems: Mapping[str, str] | None = None, detail: str = "") -> None:
         super().__init__(message, detail=detail)
         self.problems = dict(problems or {})
+
+
+class TooLarge(Invalid):
+    """A body or a document is longer than its limit."""
 
 
 class Conflict(QuarterdeckError):

@@ -6,12 +6,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quarterdeck.core.ids import DirectiveId, GroupId, NodeId, ParameterName, RuleId
+from quarterdeck.core.targets import Target
 from quarterdeck.core.techniques import TechniqueKey
 
 
 @dataclass(frozen=True, slots=True)
 class RuleChanged:
+    """`targets_before` is what the rule applied to until now, so that nodes it leaves are concerned too."""
+
     rule: RuleId
+    targets_before: tuple[Target, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

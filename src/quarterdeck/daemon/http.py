@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outermost HTTP edge: which dialect is mounted where. What each is made of: `wiring.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import anyio
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import Lifespan
+
+from quarterdeck.storage.database import Database
+from quarterdeck.web.runner import Dialect, Runner
+
+
+def mount(
+    dialects: Mapping[str, Dialect],
+    database: Database,
+    *,
+    threads: int,
+    lifespan: Lifespan[Starlette] | None = None,
+) -> Starlette:
+    """One ASGI application that serves each dialect below its prefix, on one bounded set of threads."""
+    limiter = anyio.CapacityLimiter(threads)
+    routes = [
+        Mount(prefix, app=Runner(dialect=dialect, database=database, prefix=prefix, threads=limiter))
+        for prefix, dialect in dialects.items()
+    ]
+    return Starlette(routes=routes, lifespan=lifespan)

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules chapter: rules, rule categories and their tree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from quarterdeck.core import targets
+from quarterdeck.core.errors import Conflict, Invalid
+from quarterdeck.core.ids import DirectiveId, RuleCategoryId, RuleId, parse_revised
+from quarterdeck.core.rules import ROOT_CATEGORY, Rule, RuleCategory
+from quarterdeck.dialects.rudder import body
+from quarterdeck.dialects.rudder.shapes import Fields, Flag, Text, chosen_id, decode_tags, encode_tags
+from quarterdeck.services import rules
+from quarterdeck.services.context import Context
+from quarterdeck.services.rules import CategoryTree, ShownRule
+from quarterdeck.web.operation import Reply, Request, Section
+
+section = Section("Rules")
+
+
+class RuleFields(Fields):
+    """`category` goes in, `categoryId` comes out."""
+
+    id: Text = UNSET
+    display_name: Text = UNSET
+    category: Text = UNSET
+    short_description: Text = UNSET
+    long_description: Text = UNSET
+    directives: list[str] | UnsetType = UNSET
+    targets: list[Any] | UnsetType = UNSET
+    enabled: Flag = UNSET
+    tags: list[Any] | UnsetType = UNSET
+    source: Text = UNSET
+
+    def changes(self) -> dict[str, Any]:
+        """The fields that were sent, as core calls them. Raises Invalid."""
+        given = self.given(
+            display_name="name",
+            category="category",
+            short_description="short_description",
+            long_description="long_description",
+            enabled="enabled",
+        )
+        if self.directives is not UNSET:
+            given["directives"] = frozenset(DirectiveId(one) for one in self.directives)
+        if self.targets is not UNSET:
+            given["targets"] = tuple(targets.parse(one) for one in self.targets)
+        if self.tags is not UNSET:
+            given["tags"] = decode_tags(self.tags)
+        return given
+
+
+class CategoryFields(Fields):
+    id: Text = UNSET
+    name: Text = UNSET
+    description: Text = UNSET
+    parent: Text = UNSET
+
+
+@section.operation("listRules", "GET", "/rules", right="rule.read", wrap="rules")
+def list_rules(ctx: Context, request: Request) -> Reply:
+    """List all rules."""
+    return Reply([encode_rule(shown) for shown in rules.show(ctx, rules.all_rules(ctx))])
+
+
+@section.operation(
+    "createRule",
+    "PUT",
+    "/rules",
+    right="rule.write",
+    body=RuleFields,
+    wrap="rules",
+    hint="Error when creating new rule",
+)
+def create_rule(ctx: Context, request: Request) -> Reply:
+    """Create a rule, or clone one when `source` is given."""
+    fields = body.decode(request, RuleFields)
+    rule_id = RuleId(_current(chosen_id(fields.id)))
+    if fields.source is not UNSET:
+        return _reply(ctx, rules.clone(ctx, fields.source, rule_id, fields.changes()), action="cloneRule")
+    return _reply(ctx, rules.create(ctx, Rule(**{"name": "", **fields.changes(), "id": rule_id})))
+
+
+def _current(text: str) -> str:
+    uid, revision = parse_revised(text)
+    if revision:
+        raise Invalid(
+            f"Error: you can't create a rule with a specific revision like here for rule with id '{uid}'"
+            f" which has revision '{revision}'"
+        )
+    return uid
+
+
+@section.operation("ruleDetails", "GET", "/rules/{id}", right="rule.read", wrap="rules")
+def rule_details(ctx: Context, request: Request) -> Reply:
+    """Get one rule."""
+    return _reply(ctx, rules.get(ctx, request.params["id"]))
+
+
+@section.operation("updateRule", "POST", "/rules/{id}", right="rule.write", body=RuleFields, wrap="rules")
+def update_rule(ctx: Context, request: Request) -> Reply:
+    """Change the fields of a rule that are sent."""
+    changes = body.decode(request, RuleFields).changes()
+    if "targets" in changes:
+        changes["targets"] = targets.normalise(changes["targets"])
+    return _reply(ctx, rules.update(ctx, request.params["id"], changes))
+
+
+@section.operation("deleteRule", "DELETE", "/rules/{id}", right="rule.write", wrap="rules")
+def delete_rule(ctx: Context, request: Request) -> Reply:
+    """Delete a rule; deleting an unknown one succeeds."""
+    uid, revision = parse_revised(request.params["id"])
+    if revision:
+        raise Conflict("You can't delete a past revision of a rule, only current version can be deleted.")
+    # Mode and status are those of the moment before.
+    known = rules.show(ctx, [rule for rule in (ctx.store.rules.find(uid),) if rule is not None])
+    deleted = rules.delete(ctx, uid)
+    shown = encode_rule(known[0]) if deleted is not None else _fields(Rule(id=RuleId(uid), name="", enabled=False))
+    return Reply([shown], id=uid)
+
+
+@section.operation("getRuleTree", "GET", "/rules/tree", right="rule.read", wrap="ruleCategories")
+def get_rule_tree(ctx: Context, request: Request) -> Reply:
+    """The whole tree of categories with full rules."""
+    tree = rules.category_tree(ctx)
+    shown = {one.rule.id: encode_rule(one) for one in rules.show(ctx, rules.all_rules(ctx))}
+    return Reply(encode_tree(tree, shown))
+
+
+@section.operation(
+    "createRuleCategory", "PUT", "/rules/categories", right="rule.write", body=CategoryFields, wrap="ruleCategories"
+)
+def create_rule_category(ctx: Context, request: Request) -> Reply:
+    """Create a rule category."""
+    fields = body.decode(request, CategoryFields)
+    draft = RuleCategory(
+        id=RuleCategoryId(chosen_id(fields.id)),
+        name="" if fields.name is UNSET else fields.name,
+        description="" if fields.description is UNSET else fields.description,
+        parent=ROOT_CATEGORY if fields.parent is UNSET else RuleCategoryId(fields.parent),
+    )
+    return Reply(encode_category(rules.create_category(ctx, draft)), id=draft.id)
+
+
+@section.operation(
+    "getRuleCategoryDetails", "GET", "/rules/categories/{id}", right="rule.read", wrap="ruleCategories", hint="Error"
+)
+def get_rule_category_details(ctx: Context, request: Request) -> Reply:
+    """Get one rule category."""
+    return Reply(encode_category(rules.category(ctx, request.params["id"])), id=request.params["id"])
+
+
+@section.operation(
+    "updateRuleCategory",
+    "POST",
+    "/rules/categories/{id}",
+    right="rule.write",
+    body=CategoryFields,
+    wrap="ruleCategories",
+)
+def update_rule_category(ctx: Context, request: Request) -> Reply:
+    """Rename, redescribe or move a rule category."""
+    fields = body.decode(request, CategoryFields)
+    changes = fields.given(name="name", description="description", parent="parent")
+    return Reply(encode_category(rules.update_category(ctx, request.params["id"], changes)), id=request.params["id"])
+
+
+@section.operation("deleteRuleCategory", "DELETE", "/rules/categories/{id}", right="rule.write", wrap="rulesCategories")
+def delete_rule_category(ctx: Context, request: Request) -> Reply:
+    """Delete an empty rule category."""
+    deleted = rules.delete_category(ctx, request.params["id"])
+    return Reply([{"ruleCategories": encode_category(deleted)}], id=request.params["id"])
+
+
+def _reply(ctx: Context, rule: Rule, action: str | None = None) -> Reply:
+    return Reply([encode_rule(rules.show(ctx, [rule])[0])], id=rule.id, action=action)
+
+
+def encode_rule(shown: ShownRule) -> dict[str, Any]:
+    """A rule with its mode and status."""
+    status = {"value": shown.status.value} | ({"details": shown.status.details} if shown.status.details else {})
+    return _fields(shown.rule) | {"policyMode": shown.mode, "status": status}
+
+
+def _fields(rule: Rule) -> dict[str, Any]:
+    return {
+        "id": rule.id,
+        "displayName": rule.name,
+        "categoryId": rule.category,
+        "shortDescription": rule.short_description,
+        "longDescription": rule.long_description,
+        "directives": sorted(rule.directives),
+        "targets": [targets.show(target) for target in rule.targets],
+        "enabled": rule.enabled,
+        "system": rule.system,
+        "tags": encode_tags(rule.tags),
+    }
+
+
+def encode_category(tree: CategoryTree) -> dict[str, Any]:
+    """A category whose children and rules are ids."""
+    return _category_head(tree) | {
+        "categories": [child.category.id for child in tree.children],
+        "rules": [rule.id for rule in tree.rules],
+    }
+
+
+def encode_tree(tree: CategoryTree, shown: dict[RuleId, dict[str, Any]]) -> dict[str, Any]:
+    """A category with nested children and full rules."""
+    return _category_head(tree) | {
+        "categories": [encode_tree(child, shown) for child in tree.children],
+        "rules": [shown[rule.id] for rule in tree.rules],
+    }
+
+
+def _category_head(tree: CategoryTree) -> dict[str, Any]:
+    category = tree.category
+    return {
+        "id": category.id,
+        "name": category.name,
+        "description": category.description,
+        "parent": category.parent,
+    }
