@@ -6,6 +6,7 @@ names the others.
 """
 
 from quarterdeck_agent.methods import (
+    acl_permissions,
     commands,
     conditions,
     dictionaries,
@@ -15,11 +16,13 @@ from quarterdeck_agent.methods import (
     key_values,
     links,
     osquery,
+    permissions,
     sections,
     variables,
 )
 
 __all__ = [
+    "acl_permissions",
     "commands",
     "conditions",
     "dictionaries",
@@ -29,6 +32,7 @@ __all__ = [
     "key_values",
     "links",
     "osquery",
+    "permissions",
     "sections",
     "variables",
 ]

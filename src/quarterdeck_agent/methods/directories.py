@@ -7,8 +7,8 @@ import os
 import shutil
 
 from quarterdeck_agent import outcome
+from quarterdeck_agent.methods import trees
 from quarterdeck_agent.methods.registration import register
-from quarterdeck_agent.methods.system import UnableError
 from quarterdeck_agent.outcome import Finding, MethodCall
 
 
@@ -26,15 +26,8 @@ def _create(call: MethodCall) -> Finding:
     return outcome.compliant(f"{call['path']} was created.")
 
 
-def _recursive(call: MethodCall) -> bool:
-    choice = call["recursive"].strip().lower()
-    if choice not in ("", "true", "false"):
-        raise UnableError(f"The parameter recursive must be true or false, not {call['recursive']}.")
-    return choice == "true"
-
-
 def _absent(call: MethodCall) -> Finding:
-    path, recursive = call["path"], _recursive(call)
+    path, recursive = call["path"], trees.flag("recursive", call["recursive"])
     if not os.path.lexists(path):
         return outcome.compliant(f"{path} is absent.")
     if os.path.islink(path) or not os.path.isdir(path):
@@ -47,7 +40,7 @@ def _remove(call: MethodCall) -> Finding:
     path = os.path.normpath(call["path"])
     if path == "/" or os.path.ismount(path):
         return outcome.error(f"{path} is a mount point and is not removed.")
-    if _recursive(call):
+    if trees.flag("recursive", call["recursive"]):
         shutil.rmtree(path)
     else:
         os.rmdir(path)

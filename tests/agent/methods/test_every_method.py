@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.agent.methods import file_cases, run_cases
+from tests.agent.methods import file_cases, permission_cases, run_cases
 from tests.agent.methods.casebook import COMPLIANT, DRIFT, NOT_APPLICABLE, REPAIRED, Case, Scratch
 
 from quarterdeck_agent import methods
 from quarterdeck_agent.outcome import METHODS
 
-CASES: list[Case] = [*file_cases.CASES, *run_cases.CASES]
+CASES: list[Case] = [*file_cases.CASES, *run_cases.CASES, *permission_cases.CASES]
 
 by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 
