@@ -85,9 +85,7 @@ def problem(constraints: Constraints, value: str) -> str:
         return "Must not have leading or trailing whitespaces"
     if len(value) > constraints.max_length:
         advice = (
-            ". Fields over 16384 characters are currently not supported."
-            if constraints.max_length == MAX_LENGTH
-            else ""
+            " Keep longer texts in a file that the technique copies." if constraints.max_length == MAX_LENGTH else ""
         )
         return f"Max length is {constraints.max_length}. Current size is {len(value)}.{advice}"
     if constraints.min_length is not None and len(value) < constraints.min_length:
