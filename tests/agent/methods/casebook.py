@@ -7,6 +7,7 @@ PATH (programs standing in for real ones are scripts there), `work` is for files
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -25,6 +26,10 @@ class Scratch:
 
     home: Path
     facts: Facts = field(default_factory=Facts)
+    #: More words that `filled` replaces, as {word}.
+    words: dict[str, str] = field(default_factory=dict)
+    #: What is closed at the end of the test.
+    closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __post_init__(self) -> None:
         for name in ("root/etc", "root/proc/sys", "bin", "work", "state"):
@@ -66,6 +71,8 @@ class Scratch:
         """The text with {work}, {root}, {bin} and {state} replaced."""
         for name in ("work", "root", "bin", "state"):
             text = text.replace("{" + name + "}", str(self.home / name))
+        for name, word in self.words.items():
+            text = text.replace("{" + name + "}", word)
         return text
 
     def call(self, **params: str) -> MethodCall:

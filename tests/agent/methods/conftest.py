@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from quarterdeck_agent.methods import system
 
 
 @pytest.fixture
-def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scratch:
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scratch]:
     machine = Scratch(tmp_path / "machine")
     monkeypatch.setenv(system.SYSROOT, str(machine.root))
     monkeypatch.setenv("PATH", str(machine.home / "bin"))
-    return machine
+    with machine.closing:
+        yield machine

@@ -4,20 +4,30 @@
 from __future__ import annotations
 
 import pytest
-from tests.agent.methods import file_cases, permission_cases, run_cases
+from tests.agent.methods import content_cases, file_cases, permission_cases, run_cases
 from tests.agent.methods.casebook import COMPLIANT, DRIFT, NOT_APPLICABLE, REPAIRED, Case, Scratch
 
 from quarterdeck_agent import methods
+from quarterdeck_agent.methods.aliases import ALIASES
 from quarterdeck_agent.outcome import METHODS
 
-CASES: list[Case] = [*file_cases.CASES, *run_cases.CASES, *permission_cases.CASES]
+CASES: list[Case] = [*file_cases.CASES, *run_cases.CASES, *permission_cases.CASES, *content_cases.CASES]
 
 by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 
 
-def test_each_module_registers_methods_and_each_method_has_a_case() -> None:
+def test_each_method_has_a_case() -> None:
     assert methods.__all__
-    assert sorted(set(METHODS) - {case.method for case in CASES}) == []
+    current = set(METHODS) - set(ALIASES)
+    assert sorted(current - {case.method for case in CASES}) == []
+
+
+@pytest.mark.parametrize(("alias", "name", "prefix"), [(alias, *rest) for alias, rest in ALIASES.items()])
+def test_an_older_name_is_the_same_method_with_its_own_result_conditions(alias: str, name: str, prefix: str) -> None:
+    older, current = METHODS[alias], METHODS[name]
+
+    assert (older.name, older.prefix) == (alias, prefix or alias)
+    assert (older.audit, older.enforce, older.parameters) == (current.audit, current.enforce, current.parameters)
 
 
 @by_case
