@@ -98,12 +98,25 @@ def initialise(data_dir: Path, public_url: str, now: datetime) -> KeyFiles:
         _ensure(kept.policy_key, lambda: _private_pem(rsa.generate_private_key(65537, POLICY_KEY_BITS)))
         _ensure(kept.secret_key, lambda: base64.b64encode(secrets.token_bytes(SECRET_BYTES)) + b"\n")
         _ensure(kept.ca_certificate, lambda: _ca_certificate(_ec_key(kept.ca_key), now))
-        _refuse_wrong_clock(kept.ca_certificate, now)
+        refuse_wrong_clock(data_dir, now)
         if server_certificate_is_due(data_dir, public_url, now):
             write_whole(kept.server_certificate, _server_certificate(kept, names(public_url), now))
     except OSError as error:
         raise Unavailable(f"The keys in {kept.directory} cannot be used: {error.strerror}.") from error
     return kept
+
+
+def refuse_wrong_clock(data_dir: Path, now: datetime) -> None:
+    """Raises Unavailable when the time lies outside the life of our authority; says nothing when there is none yet."""
+    path = files(data_dir).ca_certificate
+    if not path.exists():
+        return
+    authority = _certificate(path)
+    said = now.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    if now < authority.not_valid_before_utc:
+        raise Unavailable(f"This machine's clock says {said}, before this server's keys were made: set the clock.")
+    if now > authority.not_valid_after_utc:
+        raise Unavailable(f"This server's authority has ended by {said}: set the clock, or remove {path}.")
 
 
 def names(public_url: str) -> tuple[str, ...]:
@@ -197,15 +210,6 @@ def _certificate(path: Path) -> x509.Certificate:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except ValueError as error:
         raise Unavailable(f"The certificate {path} is damaged; restore it from a backup.") from error
-
-
-def _refuse_wrong_clock(ca_certificate: Path, now: datetime) -> None:
-    authority = _certificate(ca_certificate)
-    said = now.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    if now < authority.not_valid_before_utc:
-        raise Unavailable(f"This machine's clock says {said}, before this server's keys were made: set the clock.")
-    if now > authority.not_valid_after_utc:
-        raise Unavailable(f"This server's authority has ended by {said}: set the clock, or remove {ca_certificate}.")
 
 
 def _builder(

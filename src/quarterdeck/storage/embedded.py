@@ -60,6 +60,7 @@ SETTINGS = {
     "io_method": "sync",  # no idle reader processes
     "wal_level": "minimal",  # backups are dumps; nobody replicates from here
     "max_wal_senders": "0",
+    "max_logical_replication_workers": "0",
     "wal_compression": "on",
     "max_wal_size": "1GB",
     "checkpoint_timeout": "15min",
@@ -158,6 +159,11 @@ def is_ready(server: Server, data_dir: Path) -> bool:
         log = _log_file(data_dir)
         raise Unavailable(f"The embedded PostgreSQL did not start: {_last_words(data_dir)} See {log}.")
     return False
+
+
+def exists(data_dir: Path) -> bool:
+    """Whether a database has been made below `data_dir`, by this or another version."""
+    return (data_dir / "pg").is_dir()
 
 
 def program(name: str) -> Path:

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One supervised process seen from inside: how it gets its settings, says that it is ready, and ends with its parent.
+
+Standard input carries one line with the settings and then stays open: its end means that the supervisor is gone, also
+after kill -9, and the process ends itself. Standard output carries one JSON line a message back to the supervisor.
+What the API or the worker does is not here: `wiring.py` says.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from quarterdeck.daemon.config import Config
+
+#: How long a process may take to end by itself after its supervisor has gone.
+ORPHAN_SECONDS = 10.0
+API_DRAIN_SECONDS = 5
+PR_SET_PDEATHSIG = 1
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+class Link:
+    """The two pipes to the supervisor."""
+
+    def __init__(self) -> None:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))  # a second belt beside the pipe
+        self._input = os.fdopen(os.dup(0), "rb")
+        self._output = os.dup(1)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        os.dup2(2, 1)  # whatever prints goes to the log
+
+    def receive(self) -> Config:
+        """Wait for the settings; from then on the end of the pipe ends this process."""
+        import msgspec  # deferred: `Config` has loaded it anyway
+
+        line = self._input.readline()
+        if not line:
+            sys.exit(0)  # the supervisor gave up before it had anything to say
+        threading.Thread(target=self._end_with_supervisor, name="supervisor-watch", daemon=True).start()
+        return msgspec.json.decode(line, type=Config)
+
+    def send(self, **message: Any) -> None:
+        """Tell the supervisor something; it may be gone."""
+        try:
+            os.write(self._output, json.dumps(message).encode() + b"\n")
+        except BrokenPipeError:
+            return
+
+    def _end_with_supervisor(self) -> None:
+        while self._input.read(1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(ORPHAN_SECONDS)
+        os._exit(1)
+
+
+def api(listener: int) -> None:
+    """Serve the APIs on the listening socket of descriptor `listener` until told to stop."""
+    link = Link()
+    import socket
+
+    import uvicorn  # deferred, like the wiring: other commands of this program do without
+
+    from quarterdeck.daemon import tls, wiring
+
+    config = link.receive()
+    start_logging(config)
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                link.send(ready=True)
+
+    kept = tls.files(config.data)
+    protection: dict[str, Any] = {}
+    if config.tls:
+        protection = {
+            "ssl_keyfile": str(kept.server_key),
+            "ssl_certfile": str(kept.server_certificate),
+            "ssl_ciphers": CIPHERS,
+        }
+    settings = uvicorn.Config(
+        wiring.application(config),
+        http="h11",  # it keeps the spelling of header names, which peers' scripts rely on
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(config.trusted_proxies),
+        forwarded_allow_ips=config.trusted_proxies,
+        timeout_graceful_shutdown=API_DRAIN_SECONDS,
+        **protection,
+    )
+    server = Server(settings)
+    server.run(sockets=[socket.socket(fileno=listener)])
+    sys.exit(0 if server.started else 1)
+
+
+def worker() -> None:
+    """Do background work until told to stop."""
+    link = Link()
+    import asyncio
+
+    from quarterdeck.daemon import wiring
+
+    config = link.receive()
+    start_logging(config)
+
+    async def work() -> None:
+        task = asyncio.ensure_future(wiring.worker(config))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        link.send(ready=True)
+        try:
+            await task
+        except asyncio.CancelledError:
+            return
+
+    asyncio.run(work())
+
+
+def prepare(*, migrate: bool) -> None:
+    """Bring keys, schema and first accounts into place, and tell the supervisor what to print."""
+    link = Link()
+    from quarterdeck.core.errors import QuarterdeckError
+    from quarterdeck.daemon import first_start
+
+    config = link.receive()
+    start_logging(config)
+    try:
+        link.send(banner=first_start.prepare(config, migrate=migrate))
+    except QuarterdeckError as error:
+        link.send(error=error.message)
+        sys.exit(1)
+
+
+def start_logging(config: Config) -> None:
+    """Lines on standard error: time, level, where from, what."""
+    import logging
+
+    logging.basicConfig(
+        level=config.log.level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for chatty in ("alembic", "uvicorn"):
+        logging.getLogger(chatty).setLevel(logging.DEBUG if config.log.level == "debug" else logging.WARNING)
