@@ -21,6 +21,7 @@ from sqlalchemy import Connection, CursorResult, Engine, Executable, Row
 
 from quarterdeck.core.errors import AlreadyExists, Conflict, Unavailable
 from quarterdeck.storage.accounts import AccountTable
+from quarterdeck.storage.agent_requests import AgentRequestTable
 from quarterdeck.storage.directives import DirectiveTable
 from quarterdeck.storage.enrolment import EnrolmentTokenTable
 from quarterdeck.storage.groups import GroupCategoryTable, GroupTable
@@ -125,6 +126,10 @@ class Store:
     @cached_property
     def enrolment_tokens(self) -> EnrolmentTokenTable:
         return EnrolmentTokenTable(self)
+
+    @cached_property
+    def agent_requests(self) -> AgentRequestTable:
+        return AgentRequestTable(self)
 
     @cached_property
     def history(self) -> HistoryTable:

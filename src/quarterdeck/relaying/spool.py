@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A spool on disk: records are acknowledged when they are durable, and drained later, by whichever process drains.
+
+Threads that append at the same time share one fsync: whoever comes first writes for all that wait. Each such group
+is one file, complete under its final name or absent. A file goes when the drain has committed what was in it; after
+a kill in between it is drained again, so whoever takes records must not mind seeing one twice. Records that can never
+be taken are set aside with the reason. No SQL here, and nothing about what a record means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import logging
+import os
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quarterdeck.core.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+#: length, CRC-32
+_FRAME = struct.Struct(">II")
+_SUFFIX = ".batch"
+_TEMPORARY = ".part"
+_POLL_SECONDS = 0.05
+_PATIENCE_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+MAX_QUARANTINED = 10_000
+
+
+@dataclass(slots=True)
+class _Waiting:
+    record: bytes
+    done: bool = False
+    error: OSError | None = None
+
+
+class Spool:
+    """The writing side. One per process and directory."""
+
+    def __init__(self, directory: Path, *, reserve_bytes: int = 256 * 1024 * 1024) -> None:
+        """`reserve_bytes` of the disk are left free for others: the database may live on it too."""
+        self.directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._reserve = reserve_bytes
+        self._numbers = itertools.count()
+        self._queue: list[_Waiting] = []
+        self._queueing = threading.Lock()
+        self._writing = threading.Lock()
+        self._remove_unfinished()
+
+    def append(self, record: bytes) -> None:
+        """Keep a record; durable when this returns. Raises Unavailable when the disk does not take it."""
+        mine = _Waiting(record)
+        with self._queueing:
+            self._queue.append(mine)
+        with self._writing:
+            if not mine.done:
+                self._write_all()
+        if mine.error is not None:
+            raise Unavailable("The report could not be kept on disk.", detail=str(mine.error)) from mine.error
+
+    def _write_all(self) -> None:
+        with self._queueing:
+            group, self._queue = self._queue, []
+        error: OSError | None = None
+        try:
+            self._check_room(sum(len(one.record) for one in group))
+            self._write([one.record for one in group])
+        except OSError as problem:
+            error = problem
+        for one in group:
+            one.error = error
+            one.done = True
+
+    def _check_room(self, size: int) -> None:
+        found = os.statvfs(self.directory)
+        if found.f_bavail * found.f_frsize < self._reserve + size:
+            message = f"less than {self._reserve} bytes are free below {self.directory}"
+            raise OSError(message)
+
+    def _write(self, records: Sequence[bytes]) -> None:
+        name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._numbers)}"
+        part = self.directory / (name + _TEMPORARY)
+        try:
+            with part.open("wb") as file:
+                for record in records:
+                    file.write(_FRAME.pack(len(record), zlib.crc32(record)))
+                    file.write(record)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(self.directory / (name + _SUFFIX))
+            sync_directory(self.directory)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+
+    def _remove_unfinished(self) -> None:
+        """What a process that was killed had not acknowledged."""
+        for part in self.directory.glob("*" + _TEMPORARY):
+            pid = part.name.split("-")[1]
+            if not pid.isdecimal() or int(pid) == os.getpid() or not _lives(int(pid)):
+                part.unlink(missing_ok=True)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames and removals in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def pending(directory: Path) -> list[Path]:
+    """The files that wait to be drained, oldest first."""
+    with contextlib.suppress(FileNotFoundError):
+        names = sorted(entry.name for entry in os.scandir(directory) if entry.name.endswith(_SUFFIX))
+        return [directory / name for name in names]
+    return []
+
+
+def records(path: Path) -> Iterator[bytes]:
+    """The records of one file; those behind a damaged place are lost, and the log says so."""
+    content = path.read_bytes()
+    position = 0
+    while position < len(content):
+        if position + _FRAME.size > len(content):
+            break
+        length, checksum = _FRAME.unpack_from(content, position)
+        start, position = position + _FRAME.size, position + _FRAME.size + length
+        record = content[start:position]
+        if len(record) != length or zlib.crc32(record) != checksum:
+            break
+        yield record
+    else:
+        return
+    log.error("The spool file %s is damaged; what stood behind the damage is lost.", path)
+
+
+#: Gets a batch of records; returns when all are committed, but for those it can never take: (position, reason) each.
+Take = Callable[[Sequence[bytes]], Sequence[tuple[int, str]]]
+
+
+class Drain:
+    """The taking side: one at a time over all processes, guarded by a lock on the directory.
+
+    `take` raises Unavailable when it could not be done now, and anything else when something in the batch is at
+    fault that it did not see coming: the batch is then halved until that record stands alone, and is set aside.
+    """
+
+    def __init__(self, directory: Path, take: Take, *, max_records: int = 500) -> None:
+        self._directory = directory
+        self._take = take
+        self._max_records = max_records
+        self.taken = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Drain until told to stop; waits while another process does it."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self._directory / "drain.lock").open("a") as lock:
+            while not stop.is_set() and not _locked(lock.fileno()):
+                stop.wait(1.0)
+            failures = 0
+            while not stop.is_set():
+                try:
+                    drained = self.once()
+                    failures = 0
+                except Unavailable as error:
+                    log.warning("Reports wait in the spool: %s", error.message)
+                    stop.wait(_PATIENCE_SECONDS[min(failures, len(_PATIENCE_SECONDS) - 1)])
+                    failures += 1
+                    continue
+                if not drained:
+                    stop.wait(_POLL_SECONDS)
+
+    def once(self) -> int:
+        """Take what waits now, at most one batch; how many records. Raises Unavailable."""
+        paths, batch = self._batch()
+        if not paths:
+            return 0
+        self._take_all(batch)
+        for path in paths:
+            path.unlink(missing_ok=True)
+        self.taken += len(batch)
+        return len(batch)
+
+    def _batch(self) -> tuple[list[Path], list[bytes]]:
+        paths: list[Path] = []
+        batch: list[bytes] = []
+        for path in pending(self._directory):
+            if len(batch) >= self._max_records:
+                break
+            paths.append(path)
+            batch.extend(records(path))
+        return paths, batch
+
+    def _take_all(self, batch: Sequence[bytes]) -> None:
+        if not batch:
+            return
+        try:
+            for position, reason in self._take(batch):
+                self._set_aside(batch[position], reason)
+        except Unavailable:
+            raise
+        except Exception as error:
+            if len(batch) == 1:
+                log.exception("A record cannot be taken")
+                self._set_aside(batch[0], str(error) or type(error).__name__)
+                return
+            middle = len(batch) // 2
+            self._take_all(batch[:middle])
+            self._take_all(batch[middle:])
+
+    def _set_aside(self, record: bytes, reason: str) -> None:
+        quarantine(self._directory / "quarantine", record, reason)
+
+
+def quarantine(directory: Path, record: bytes, reason: str) -> None:
+    """Keep a record that nobody can take, and why, for an administrator; the oldest go when there are too many."""
+    log.error("A record was set aside in %s: %s", directory, reason)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    name = f"{time.time_ns():020d}-{zlib.crc32(record):08x}"
+    (directory / f"{name}.record").write_bytes(record)
+    (directory / f"{name}.json").write_text(json.dumps({"reason": reason}), encoding="utf-8")
+    sync_directory(directory)
+    for old in sorted(directory.glob("*.record"))[:-MAX_QUARANTINED]:
+        old.unlink(missing_ok=True)
+        old.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
