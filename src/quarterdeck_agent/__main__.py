@@ -167,7 +167,7 @@ def _service(options: argparse.Namespace) -> int:
     from quarterdeck_agent import service  # every command loads only what it needs
 
     directory = StateDirectory(options.state_dir)
-    print(service.install(directory) if options.action == "install" else service.remove())
+    print(service.install(directory) if options.action == "install" else service.remove(directory))
     return FINE
 
 

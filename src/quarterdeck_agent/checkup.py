@@ -54,8 +54,7 @@ def _check_lock(state: StateDirectory) -> Tuple[str, str]:
 
 
 def _check_identity(state: StateDirectory) -> Tuple[str, str]:
-    path = state.at("node.id")
-    before = os.path.exists(path) and open(path, errors="replace").read().strip()
+    before = state.stored_node_id()
     node = state.node_id()
     if before != node:
         return "fixed", f"the node id was missing or malformed and is {node} now"

@@ -163,6 +163,9 @@ class Client:
         if len(content) > documents.MAX_PAYLOAD_BYTES:
             self.close()
             raise Unreachable(f"{self._server} sent more than {documents.MAX_PAYLOAD_BYTES} bytes.")
+        if reply.length:
+            self.close()
+            raise Unreachable(f"{self._server} broke off in the middle of an answer.")
         return Answer(reply.status, {name.lower(): value for name, value in reply.getheaders()}, content)
 
     def _connect(self) -> http.client.HTTPConnection:

@@ -132,6 +132,8 @@ class OpenSslProgram:
             return self._run(["dgst", "-sha512", "-sign", key], message)
 
     def verify(self, public: bytes, message: bytes, signature: bytes) -> bool:
+        if len(signature) != (public_numbers(public)[0].bit_length() + 7) // 8:
+            return False  # the program reads as much of the file as it needs and ignores the rest
         with tempfile.TemporaryDirectory(prefix="quarterdeck-") as directory:
             key = _write(directory, "key", der.to_pem("PUBLIC KEY", public).encode())
             signed = _write(directory, "signature", signature)

@@ -141,13 +141,28 @@ class _Run:
         for problem in engine.problems:
             result.warn(problem)
         result.end = time.time()
-        if not self._options.audit_only and found["reporting"] != "reports-disabled":
+        if not self._options.audit_only:
+            self._follow_schedule(found)
             self._enqueue_report(found)
         state.add_history(history_entry(result, self._options))
+
+    def _follow_schedule(self, found: Policy) -> None:
+        """Let an installed timer follow the policy's interval."""
+        minutes = found["schedule"]["interval_minutes"]
+        if self._state.memory().get("service_minutes", minutes) == minutes:
+            return
+        from quarterdeck_agent import service  # rarely needed
+
+        try:
+            service.follow(self._state, minutes)
+        except (AgentError, OSError) as error:
+            self._result.warn(f"The schedule could not be changed to {minutes} minutes: {error}")
 
     def _enqueue_report(self, found: Policy) -> None:
         result = self._result
         reports = result.reports
+        if found["reporting"] == "reports-disabled":
+            return
         if found["reporting"] == "changes-only" and not self._full_report_is_due(found):
             reports = [report for report in reports if report["status"] in _CHANGES]
         run: documents.Run = {

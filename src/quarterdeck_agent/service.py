@@ -41,13 +41,20 @@ def install(state: StateDirectory) -> str:
     return f"A {kind} runs the agent every {minutes} minutes."
 
 
-def remove() -> str:
+def follow(state: StateDirectory, minutes: int) -> None:
+    """Rewrite what `install` wrote, if it did, when the policy wants another interval. Raises AgentError, OSError."""
+    if state.memory().get("service_minutes", minutes) != minutes:
+        install(state)
+
+
+def remove(state: StateDirectory) -> str:
     """Remove the schedule; a sentence about it. Raises AgentError, OSError."""
     timer = os.path.join(UNIT_DIRECTORY, f"{_NAME}.timer")
     if os.path.exists(timer):
         _systemctl("disable", "--now", f"{_NAME}.timer")
     for path in (timer, os.path.join(UNIT_DIRECTORY, f"{_NAME}.service"), CRON_FILE):
         storing.remove(path)
+    state.forget("service_minutes")
     return "The agent does not run regularly any more."
 
 

@@ -67,8 +67,7 @@ class StateDirectory:
         A malformed one is kept beside under another name and replaced: by the id the certificate
         names, so that the node stays itself, else by a new one.
         """
-        path = self.at("node.id")
-        stored = _read(path).decode(errors="replace").strip()
+        path, stored = self.at("node.id"), self.stored_node_id()
         if is_node_id(stored):
             return stored
         if stored:
@@ -79,6 +78,10 @@ class StateDirectory:
             node = str(uuid.uuid4())
         storing.write(path, (node + "\n").encode(), mode=0o644)
         return node
+
+    def stored_node_id(self) -> str:
+        """What the node's id file holds, well formed or not; empty when there is none."""
+        return _read(self.at("node.id")).decode(errors="replace").strip()
 
     def set_node_id(self, node: str) -> None:
         """Give the node an id chosen elsewhere. Raises AgentError when it is not a lower-case UUID."""
@@ -98,7 +101,7 @@ class StateDirectory:
         self._save("settings.json", dict(settings))
 
     def memory(self) -> Dict[str, Any]:
-        """Counters and times: last_inventory, last_update, runs_since_full, config_id."""
+        """Counters and times: last_inventory, last_update, runs_since_full, full_config_id, service_minutes."""
         return self._document("memory.json")
 
     def remember(self, **values: Any) -> None:
@@ -106,6 +109,12 @@ class StateDirectory:
         known = self.memory()
         if {**known, **values} != known:
             self._save("memory.json", {**known, **values})
+
+    def forget(self, name: str) -> None:
+        """Remove one of `memory`."""
+        known = self.memory()
+        if known.pop(name, None) is not None:
+            self._save("memory.json", known)
 
     def policy(self) -> Optional[Tuple[Dict[str, str], bytes]]:
         """The cached policy: {"signature", "etag"} and its exact bytes; None when there is none."""
