@@ -17,6 +17,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Sequence,
     SmallInteger,
     Table,
     Text,
@@ -204,8 +205,9 @@ group_members = Table(
 
 # -- nodes --------------------------------------------------------------------------
 
-#: Raised at every change of a node's row, so that cached fragments know they are stale.
-node_version = Column("version", BigInteger, nullable=False, server_default=text("1"))
+#: Never the same twice, also when a deleted node comes back, so that what was made of an older row is known to be stale.
+node_versions = Sequence("node_versions", metadata=metadata)
+node_version = Column("version", BigInteger, nullable=False, server_default=node_versions.next_value())
 
 nodes = Table(
     "nodes",
@@ -306,17 +308,32 @@ policy_fragments = Table(
     "policy_fragments", metadata, Column("digest", Id, primary_key=True), Column("body", LargeBinary, nullable=False)
 )
 
+#: What nodes of the same groups, rules and mode share of a policy, content-addressed.
+policy_outlines = Table(
+    "policy_outlines",
+    metadata,
+    Column("digest", Id, primary_key=True),
+    #: digests of policy_fragments, in order
+    Column("fragments", ARRAY(Id), nullable=False),
+    #: the rules that apply and the groups that the nodes are in: whom a change of one concerns
+    Column("rules", ARRAY(Id), nullable=False),
+    Column("groups", ARRAY(Id), nullable=False),
+    #: [[rule, directive, overriding rule, overriding directive] ...]
+    Column("overridden", JSONB, nullable=False),
+)
+
 node_policies = Table(
     "node_policies",
     metadata,
     Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), primary_key=True),
     Column("config_id", Id, nullable=False),
+    #: of what the agent receives
     Column("digest", Id, nullable=False),
+    Column("outline", Id, nullable=False),
     #: the document without its policies, canonical JSON
     Column("head", LargeBinary, nullable=False),
-    Column("fragments", ARRAY(Text), nullable=False),
-    #: [[rule, directive, overriding rule, overriding directive] ...]
-    Column("overridden", JSONB, nullable=False),
+    #: what fills the holes of the fragments, canonical JSON
+    Column("hole_values", LargeBinary, nullable=False),
     Column("begin_at", Time, nullable=False),
     #: made when the node first fetches the document
     Column("signature", LargeBinary),
@@ -341,8 +358,10 @@ generations = Table(
     #: asked | running | done | failed
     Column("state", Text, nullable=False),
     Column("manual", Boolean, nullable=False),
-    #: which nodes: null is every node
-    Column("nodes", JSONB),
+    #: what changed, {kind: [id ...]}; null: compute every node
+    Column("concerns", JSONB),
+    #: give every node a new configuration id, also where nothing changed
+    Column("afresh", Boolean, nullable=False, server_default=text("false")),
     Column("nodes_total", Integer),
     Column("nodes_changed", Integer),
     Column("message", Text, nullable=False, server_default=text("''")),
