@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Groups of nodes: a stored query, static or dynamic, with properties of their own; and group categories."""
+"""Groups of nodes: a stored query, static or dynamic, with properties of their own."""
 
 from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
 
-from quarterdeck.core.ids import GroupCategoryId, GroupId
+from quarterdeck.core.ids import CategoryId, GroupId
 from quarterdeck.core.node_queries import NodeQuery
 from quarterdeck.core.properties import Property
 
-ROOT_CATEGORY = GroupCategoryId("GroupRoot")
-SYSTEM_CATEGORY = GroupCategoryId("SystemGroups")
+ROOT_CATEGORY = CategoryId("GroupRoot")
+SYSTEM_CATEGORY = CategoryId("SystemGroups")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,22 +21,13 @@ class Group:
     id: GroupId
     name: str
     description: str = ""
-    category: GroupCategoryId = ROOT_CATEGORY
+    category: CategoryId = ROOT_CATEGORY
     query: NodeQuery | None = None
     #: False: the members are computed when the query is saved, not again.
     dynamic: bool = True
     enabled: bool = True
     system: bool = False
     properties: tuple[Property, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupCategory:
-    id: GroupCategoryId
-    name: str
-    description: str = ""
-    parent: GroupCategoryId = ROOT_CATEGORY
-    system: bool = False
 
 
 def condition_names(group: Group) -> tuple[str, ...]:

@@ -10,10 +10,9 @@ from quarterdeck.core.errors import Invalid
 
 NodeId = NewType("NodeId", str)
 RuleId = NewType("RuleId", str)
-RuleCategoryId = NewType("RuleCategoryId", str)
 DirectiveId = NewType("DirectiveId", str)
 GroupId = NewType("GroupId", str)
-GroupCategoryId = NewType("GroupCategoryId", str)
+CategoryId = NewType("CategoryId", str)
 TechniqueId = NewType("TechniqueId", str)
 ParameterName = NewType("ParameterName", str)
 AccountId = NewType("AccountId", str)

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 from quarterdeck.core import targets
 from quarterdeck.core.directives import Directive
-from quarterdeck.core.ids import DirectiveId, GroupId, NodeId, RuleCategoryId, RuleId
+from quarterdeck.core.ids import DirectiveId, GroupId, NodeId, CategoryId, RuleId
 from quarterdeck.core.tags import Tag
 
-ROOT_CATEGORY = RuleCategoryId("rootRuleCategory")
+ROOT_CATEGORY = CategoryId("rootRuleCategory")
 #: Where the tree shows rules whose category was deleted.
-MISSING_CATEGORY = RuleCategoryId("ui-missing-rule-category")
+MISSING_CATEGORY = CategoryId("ui-missing-rule-category")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     id: RuleId
     name: str
-    category: RuleCategoryId = ROOT_CATEGORY
+    category: CategoryId = ROOT_CATEGORY
     short_description: str = ""
     long_description: str = ""
     directives: frozenset[DirectiveId] = frozenset()
@@ -28,15 +28,6 @@ class Rule:
     enabled: bool = True
     system: bool = False
     tags: tuple[Tag, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleCategory:
-    id: RuleCategoryId
-    name: str
-    description: str = ""
-    parent: RuleCategoryId = ROOT_CATEGORY
-    system: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

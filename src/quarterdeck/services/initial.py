@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from quarterdeck.core import groups, rules
-from quarterdeck.core.groups import Group, GroupCategory
+from quarterdeck.core.categories import Category
+from quarterdeck.core.groups import Group
 from quarterdeck.core.ids import ROOT, GroupId, ParameterName, RuleId
 from quarterdeck.core.node_queries import Criterion, NodeQuery
 from quarterdeck.core.nodes import Node, NodeKind, NodeState, NodeStatus
 from quarterdeck.core.parameters import Parameter
-from quarterdeck.core.rules import Rule, RuleCategory
+from quarterdeck.core.rules import Rule
 from quarterdeck.core.targets import Exclusion, Simple, Union
 from quarterdeck.services.context import Context
 
@@ -48,10 +49,12 @@ def ensure(ctx: Context, *, hostname: str) -> bool:
 
 
 def _categories(ctx: Context) -> None:
-    ctx.store.rule_categories.add(RuleCategory(id=rules.ROOT_CATEGORY, name="Rules", system=True))
+    rule_root, group_root = rules.ROOT_CATEGORY, groups.ROOT_CATEGORY
+    ctx.store.rule_categories.add(Category(id=rule_root, name="Rules", parent=rule_root, system=True))
     name = "Root of the group and group categories"
-    ctx.store.group_categories.add(GroupCategory(id=groups.ROOT_CATEGORY, name=name, system=True))
-    ctx.store.group_categories.add(GroupCategory(id=groups.SYSTEM_CATEGORY, name="System groups", system=True))
+    ctx.store.group_categories.add(Category(id=group_root, name=name, parent=group_root, system=True))
+    system = Category(id=groups.SYSTEM_CATEGORY, name="System groups", parent=group_root, system=True)
+    ctx.store.group_categories.add(system)
 
 
 def _groups(ctx: Context) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people do with rules and rule categories."""
+"""What people do with rules; their categories are a shelf of `services/categories.py`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from quarterdeck.core import modes, rules, targets
-from quarterdeck.core.errors import AlreadyExists, Conflict, Invalid, NotFound
+from quarterdeck.core.categories import Category
+from quarterdeck.core.errors import AlreadyExists, Conflict, Invalid
 from quarterdeck.core.events import RuleChanged
-from quarterdeck.core.ids import NodeId, RuleCategoryId, RuleId
-from quarterdeck.core.rules import MISSING_CATEGORY, ROOT_CATEGORY, Rule, RuleCategory, Status
+from quarterdeck.core.ids import NodeId, RuleId
+from quarterdeck.core.rules import MISSING_CATEGORY, ROOT_CATEGORY, Rule, Status
 from quarterdeck.services import targets as populations
+from quarterdeck.services.categories import Shelf
 from quarterdeck.services.context import Context
 
 
@@ -26,13 +28,6 @@ class ShownRule:
     status: Status
     #: what its targets resolve to now
     nodes: frozenset[NodeId]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CategoryTree:
-    category: RuleCategory
-    children: tuple[CategoryTree, ...]
-    rules: tuple[Rule, ...]
 
 
 def all_rules(ctx: Context) -> list[Rule]:
@@ -131,90 +126,12 @@ def _require_directives(ctx: Context, rule: Rule, known: Rule | None = None) -> 
 
 # -- categories ---------------------------------------------------------------------
 
-
-def category_tree(ctx: Context) -> CategoryTree:
-    """All categories below the root; rules of deleted categories stand in an extra child."""
-    categories = {category.id: category for category in ctx.store.rule_categories.all()}
-    by_category: dict[RuleCategoryId, list[Rule]] = {}
-    for rule in all_rules(ctx):
-        place = rule.category if rule.category in categories else MISSING_CATEGORY
-        by_category.setdefault(place, []).append(rule)
-    if MISSING_CATEGORY in by_category:
-        name = "Rules with a missing/deleted category"
-        categories[MISSING_CATEGORY] = RuleCategory(id=MISSING_CATEGORY, name=name)
-    return _subtree(categories[ROOT_CATEGORY], categories, by_category)
-
-
-def _subtree(
-    category: RuleCategory,
-    categories: Mapping[RuleCategoryId, RuleCategory],
-    by_category: Mapping[RuleCategoryId, list[Rule]],
-) -> CategoryTree:
-    children = [one for one in categories.values() if one.parent == category.id and one.id != category.id]
-    return CategoryTree(
-        category=category,
-        children=tuple(_subtree(child, categories, by_category) for child in sorted(children, key=lambda one: one.id)),
-        rules=tuple(by_category.get(category.id, ())),
-    )
-
-
-def category(ctx: Context, category_id: str) -> CategoryTree:
-    """One category with what is below it. Raises NotFound."""
-    ctx.store.rule_categories.get(category_id)
-    found = _search(category_tree(ctx), category_id)
-    if found is None:
-        raise NotFound(f"rule category with id '{category_id}' was not found")
-    return found
-
-
-def _search(tree: CategoryTree, category_id: str) -> CategoryTree | None:
-    if tree.category.id == category_id:
-        return tree
-    return next((found for child in tree.children if (found := _search(child, category_id))), None)
-
-
-def create_category(ctx: Context, category: RuleCategory) -> CategoryTree:
-    """Add a category below its parent. Raises Invalid, AlreadyExists."""
-    if ctx.store.rule_categories.find(category.id) is not None:
-        raise AlreadyExists(f"A rule category with id '{category.id}' exists already")
-    _check_category(ctx, category)
-    ctx.store.rule_categories.add(category)
-    return CategoryTree(category=category, children=(), rules=())
-
-
-def update_category(ctx: Context, category_id: str, changes: Mapping[str, Any]) -> CategoryTree:
-    """Rename, redescribe or move a category. Raises NotFound, Invalid, Conflict."""
-    before = ctx.store.rule_categories.get(category_id, lock=True)
-    after = replace(before, **changes)
-    if after.parent != before.parent:
-        if before.id == ROOT_CATEGORY:
-            raise Conflict("The root category can not be moved")
-        if _search(category(ctx, category_id), after.parent) is not None:
-            raise Conflict(f"Category '{before.name}' can not be moved below itself")
-    _check_category(ctx, after)
-    ctx.store.rule_categories.replace(after)
-    return category(ctx, category_id)
-
-
-def delete_category(ctx: Context, category_id: str) -> CategoryTree:
-    """Remove an empty category. Raises NotFound, Conflict."""
-    tree = category(ctx, category_id)
-    if tree.category.id == ROOT_CATEGORY or tree.category.system:
-        raise Conflict(f"Cannot delete category '{tree.category.name}' since that category belongs to the system")
-    if tree.children or tree.rules:
-        raise Conflict(f"Cannot delete category '{tree.category.name}' since that category is not empty")
-    ctx.store.rule_categories.remove(category_id)
-    return tree
-
-
-def _check_category(ctx: Context, category: RuleCategory) -> None:
-    if len(category.name) < 4:  # the peer's check, although its sentence says 3
-        raise Invalid("'displayName' is mandatory and must be at least 3 char long", problems={"name": "is too short"})
-    siblings = ctx.store.rule_categories.having(parent=category.parent)
-    if category.id != ROOT_CATEGORY and ctx.store.rule_categories.find(category.parent) is None:
-        raise Invalid(f"The parent category '{category.parent}' was not found, can not add")
-    if any(one.name == category.name and one.id != category.id for one in siblings):
-        raise AlreadyExists(
-            f"Cannot create the Node Group Category with name '{category.name}' :"
-            " a category with the same name exists at the same level"
-        )
+CATEGORIES = Shelf(
+    root=ROOT_CATEGORY,
+    table=lambda ctx: ctx.store.rule_categories,
+    placed=lambda ctx: ((rule.category, rule.id) for rule in all_rules(ctx)),
+    # The peer's check, although its sentence says 3.
+    min_name=4,
+    short_name="'displayName' is mandatory and must be at least 3 char long",
+    lost=Category(id=MISSING_CATEGORY, name="Rules with a missing/deleted category", parent=ROOT_CATEGORY),
+)

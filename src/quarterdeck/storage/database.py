@@ -22,13 +22,15 @@ from sqlalchemy import Connection, CursorResult, Engine, Executable, Row
 from quarterdeck.core.errors import AlreadyExists, Conflict, Unavailable
 from quarterdeck.storage.accounts import AccountTable
 from quarterdeck.storage.agent_requests import AgentRequestTable
+from quarterdeck.storage.categories import GroupCategoryTable, RuleCategoryTable
 from quarterdeck.storage.directives import DirectiveTable
 from quarterdeck.storage.enrolment import EnrolmentTokenTable
-from quarterdeck.storage.groups import GroupCategoryTable, GroupTable
+from quarterdeck.storage.groups import GroupTable
 from quarterdeck.storage.history import HistoryTable
+from quarterdeck.storage.inventories import InventoryTable
 from quarterdeck.storage.nodes import NodeTable
 from quarterdeck.storage.parameters import ParameterTable
-from quarterdeck.storage.rules import RuleCategoryTable, RuleTable
+from quarterdeck.storage.rules import RuleTable
 from quarterdeck.storage.settings import SettingsTable
 from quarterdeck.storage.techniques import TechniqueTable
 
@@ -130,6 +132,10 @@ class Store:
     @cached_property
     def agent_requests(self) -> AgentRequestTable:
         return AgentRequestTable(self)
+
+    @cached_property
+    def inventories(self) -> InventoryTable:
+        return InventoryTable(self)
 
     @cached_property
     def history(self) -> HistoryTable:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Groups, their members and their categories: rows <-> core objects."""
+"""Groups and their members: rows <-> core objects."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sqlalchemy
 from sqlalchemy import Row
 from sqlalchemy.dialects.postgresql import insert
 
-from quarterdeck.core.groups import Group, GroupCategory
-from quarterdeck.core.ids import GroupCategoryId, GroupId, NodeId
+from quarterdeck.core.groups import Group
+from quarterdeck.core.ids import CategoryId, GroupId, NodeId
 from quarterdeck.core.node_queries import Criterion, NodeQuery
 from quarterdeck.storage import property_rows, tables
 from quarterdeck.storage.versioned import VersionedTable
@@ -71,7 +71,7 @@ class GroupTable(VersionedTable[Group]):
             id=GroupId(row.id),
             name=row.name,
             description=row.description,
-            category=GroupCategoryId(row.category),
+            category=CategoryId(row.category),
             query=_query(row.query),
             dynamic=row.dynamic,
             enabled=row.enabled,
@@ -104,27 +104,3 @@ def _query(row: dict[str, Any] | None) -> NodeQuery | None:
         inverted=row["inverted"],
         criteria=criteria,
     )
-
-
-class GroupCategoryTable(VersionedTable[GroupCategory]):
-    table = tables.group_categories
-    kind = "group_category"
-    not_found = "Cannot find Group category '{id}'"
-
-    def to_row(self, thing: GroupCategory) -> dict[str, Any]:
-        return {
-            "id": thing.id,
-            "name": thing.name,
-            "description": thing.description,
-            "parent": thing.parent,
-            "system": thing.system,
-        }
-
-    def from_row(self, row: Row[Any]) -> GroupCategory:
-        return GroupCategory(
-            id=GroupCategoryId(row.id),
-            name=row.name,
-            description=row.description,
-            parent=GroupCategoryId(row.parent),
-            system=row.system,
-        )

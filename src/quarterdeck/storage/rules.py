@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules and their categories: rows <-> core objects."""
+"""Rules: rows <-> core objects."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sqlalchemy
 from sqlalchemy import Row
 
 from quarterdeck.core import targets
-from quarterdeck.core.ids import DirectiveId, RuleCategoryId, RuleId
-from quarterdeck.core.rules import Rule, RuleCategory
+from quarterdeck.core.ids import CategoryId, DirectiveId, RuleId
+from quarterdeck.core.rules import Rule
 from quarterdeck.core.tags import Tag
 from quarterdeck.storage import tables
 from quarterdeck.storage.versioned import VersionedTable
@@ -44,7 +44,7 @@ class RuleTable(VersionedTable[Rule]):
         return Rule(
             id=RuleId(row.id),
             name=row.name,
-            category=RuleCategoryId(row.category),
+            category=CategoryId(row.category),
             short_description=row.short_description,
             long_description=row.long_description,
             directives=frozenset(DirectiveId(directive) for directive in row.directives),
@@ -52,28 +52,4 @@ class RuleTable(VersionedTable[Rule]):
             enabled=row.enabled,
             system=row.system,
             tags=tuple(Tag(*tag) for tag in row.tags),
-        )
-
-
-class RuleCategoryTable(VersionedTable[RuleCategory]):
-    table = tables.rule_categories
-    kind = "rule_category"
-    not_found = "rule category with id '{id}' was not found"
-
-    def to_row(self, thing: RuleCategory) -> dict[str, Any]:
-        return {
-            "id": thing.id,
-            "name": thing.name,
-            "description": thing.description,
-            "parent": thing.parent,
-            "system": thing.system,
-        }
-
-    def from_row(self, row: Row[Any]) -> RuleCategory:
-        return RuleCategory(
-            id=RuleCategoryId(row.id),
-            name=row.name,
-            description=row.description,
-            parent=RuleCategoryId(row.parent),
-            system=row.system,
         )

@@ -11,6 +11,6 @@ from tests.dialects.case_tables import Story, play, stories
 from tests.dialects.conftest import Served
 
 
-@pytest.mark.parametrize("story", stories(Path(__file__).parent / "cases"), ids=lambda story: story.id)
+@pytest.mark.parametrize("story", list(stories(Path(__file__).parent / "cases")), ids=lambda story: story.id)
 def test_story(story: Story, served: Served) -> None:
     play(story, served.client, served.tokens)

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All operations of the Rudder API, chapter by chapter in the reference's order."""
+"""All operations of the Rudder API, chapter by chapter."""
 
 from __future__ import annotations
 
-from quarterdeck.dialects.rudder import rules, status
+from quarterdeck.dialects.rudder import info, not_yet, parameters, rules, status
 
 SECTIONS = (
+    info.section,
     status.section,
+    parameters.section,
     rules.section,
+    not_yet.section,
 )
 OPERATIONS = tuple(operation for section in SECTIONS for operation in section.operations)
+info.publish(OPERATIONS)

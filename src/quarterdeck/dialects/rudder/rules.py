@@ -8,14 +8,16 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from quarterdeck.core import targets
+from quarterdeck.core.categories import CategoryTree
 from quarterdeck.core.errors import Conflict, Invalid
-from quarterdeck.core.ids import DirectiveId, RuleCategoryId, RuleId, parse_revised
-from quarterdeck.core.rules import ROOT_CATEGORY, Rule, RuleCategory
+from quarterdeck.core.ids import DirectiveId, RuleId, parse_revised
+from quarterdeck.core.rules import Rule
 from quarterdeck.dialects.rudder import body
+from quarterdeck.dialects.rudder.category_shapes import CategoryFields, encode_category, encode_tree
 from quarterdeck.dialects.rudder.shapes import Fields, Flag, Text, chosen_id, decode_tags, encode_tags
-from quarterdeck.services import rules
+from quarterdeck.services import categories, rules
 from quarterdeck.services.context import Context
-from quarterdeck.services.rules import CategoryTree, ShownRule
+from quarterdeck.services.rules import ShownRule
 from quarterdeck.web.operation import Reply, Request, Section
 
 section = Section("Rules")
@@ -51,13 +53,6 @@ class RuleFields(Fields):
         if self.tags is not UNSET:
             given["tags"] = decode_tags(self.tags)
         return given
-
-
-class CategoryFields(Fields):
-    id: Text = UNSET
-    name: Text = UNSET
-    description: Text = UNSET
-    parent: Text = UNSET
 
 
 @section.operation("listRules", "GET", "/rules", right="rule.read", wrap="rules")
@@ -125,9 +120,9 @@ def delete_rule(ctx: Context, request: Request) -> Reply:
 @section.operation("getRuleTree", "GET", "/rules/tree", right="rule.read", wrap="ruleCategories")
 def get_rule_tree(ctx: Context, request: Request) -> Reply:
     """The whole tree of categories with full rules."""
-    tree = rules.category_tree(ctx)
     shown = {one.rule.id: encode_rule(one) for one in rules.show(ctx, rules.all_rules(ctx))}
-    return Reply(encode_tree(tree, shown))
+    tree = categories.tree(ctx, rules.CATEGORIES)
+    return Reply(encode_tree(tree, lambda part: {"rules": [shown[RuleId(rule)] for rule in part.members]}))
 
 
 @section.operation(
@@ -135,14 +130,8 @@ def get_rule_tree(ctx: Context, request: Request) -> Reply:
 )
 def create_rule_category(ctx: Context, request: Request) -> Reply:
     """Create a rule category."""
-    fields = body.decode(request, CategoryFields)
-    draft = RuleCategory(
-        id=RuleCategoryId(chosen_id(fields.id)),
-        name="" if fields.name is UNSET else fields.name,
-        description="" if fields.description is UNSET else fields.description,
-        parent=ROOT_CATEGORY if fields.parent is UNSET else RuleCategoryId(fields.parent),
-    )
-    return Reply(encode_category(rules.create_category(ctx, draft)), id=draft.id)
+    draft = body.decode(request, CategoryFields).draft(rules.CATEGORIES.root)
+    return Reply(_encode(categories.create(ctx, rules.CATEGORIES, draft)), id=draft.id)
 
 
 @section.operation(
@@ -150,7 +139,8 @@ def create_rule_category(ctx: Context, request: Request) -> Reply:
 )
 def get_rule_category_details(ctx: Context, request: Request) -> Reply:
     """Get one rule category."""
-    return Reply(encode_category(rules.category(ctx, request.params["id"])), id=request.params["id"])
+    wanted = request.params["id"]
+    return Reply(_encode(categories.get(ctx, rules.CATEGORIES, wanted)), id=wanted)
 
 
 @section.operation(
@@ -163,16 +153,20 @@ def get_rule_category_details(ctx: Context, request: Request) -> Reply:
 )
 def update_rule_category(ctx: Context, request: Request) -> Reply:
     """Rename, redescribe or move a rule category."""
-    fields = body.decode(request, CategoryFields)
-    changes = fields.given(name="name", description="description", parent="parent")
-    return Reply(encode_category(rules.update_category(ctx, request.params["id"], changes)), id=request.params["id"])
+    wanted, changes = request.params["id"], body.decode(request, CategoryFields).changes()
+    return Reply(_encode(categories.update(ctx, rules.CATEGORIES, wanted, changes)), id=wanted)
 
 
 @section.operation("deleteRuleCategory", "DELETE", "/rules/categories/{id}", right="rule.write", wrap="rulesCategories")
 def delete_rule_category(ctx: Context, request: Request) -> Reply:
     """Delete an empty rule category."""
-    deleted = rules.delete_category(ctx, request.params["id"])
-    return Reply([{"ruleCategories": encode_category(deleted)}], id=request.params["id"])
+    wanted = request.params["id"]
+    deleted = categories.delete(ctx, rules.CATEGORIES, wanted)
+    return Reply([{"ruleCategories": _encode(deleted)}], id=wanted)
+
+
+def _encode(tree: CategoryTree) -> dict[str, Any]:
+    return encode_category(tree) | {"rules": list(tree.members)}
 
 
 def _reply(ctx: Context, rule: Rule, action: str | None = None) -> Reply:
@@ -197,30 +191,4 @@ def _fields(rule: Rule) -> dict[str, Any]:
         "enabled": rule.enabled,
         "system": rule.system,
         "tags": encode_tags(rule.tags),
-    }
-
-
-def encode_category(tree: CategoryTree) -> dict[str, Any]:
-    """A category whose children and rules are ids."""
-    return _category_head(tree) | {
-        "categories": [child.category.id for child in tree.children],
-        "rules": [rule.id for rule in tree.rules],
-    }
-
-
-def encode_tree(tree: CategoryTree, shown: dict[RuleId, dict[str, Any]]) -> dict[str, Any]:
-    """A category with nested children and full rules."""
-    return _category_head(tree) | {
-        "categories": [encode_tree(child, shown) for child in tree.children],
-        "rules": [shown[rule.id] for rule in tree.rules],
-    }
-
-
-def _category_head(tree: CategoryTree) -> dict[str, Any]:
-    category = tree.category
-    return {
-        "id": category.id,
-        "name": category.name,
-        "description": category.description,
-        "parent": category.parent,
     }

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from quarterdeck.core import properties
 from quarterdeck.core.errors import Invalid
+from quarterdeck.core.inheritance import Inherited, Origin
 from quarterdeck.core.properties import DEFAULT_INHERIT_MODE, DEFAULT_PROVIDER, Property
 from quarterdeck.core.tags import Tag
 
@@ -57,3 +59,45 @@ def encode_property(one: Property) -> dict[str, Any]:
 def chosen_id(given: Text) -> str:
     """The id that the client chose, or a new one."""
     return given if given is not UNSET and given else str(uuid.uuid4())
+
+
+class PropertyFields(msgspec.Struct, kw_only=True, rename="camel"):
+    """A property as clients send it; an empty or null value deletes it."""
+
+    name: str
+    value: Any = None
+    description: str = ""
+    inherit_mode: str | None = None
+    provider: str | None = None
+
+    def to_property(self) -> Property:
+        """The same in core's words. Raises Invalid for a bad inherit mode."""
+        if self.inherit_mode is not None:
+            properties.parse_inherit_mode(self.inherit_mode)
+        return Property(
+            name=self.name,
+            value=self.value,
+            description=self.description,
+            inherit_mode=self.inherit_mode,
+            provider=self.provider,
+        )
+
+
+def encode_inherited(one: Inherited) -> dict[str, Any]:
+    """A property with every level that says something, oldest first."""
+    shown: dict[str, Any] = {"name": one.name, "value": properties.sort_keys(one.value)}
+    if one.inherit_mode and one.inherit_mode != DEFAULT_INHERIT_MODE:
+        shown["inheritMode"] = one.inherit_mode
+    if one.provider and one.provider != DEFAULT_PROVIDER:
+        shown["provider"] = one.provider
+    if one.hierarchy:
+        shown["hierarchy"] = [_encode_origin(origin) for origin in one.hierarchy]
+        shown["origval"] = properties.sort_keys(one.original)
+    return shown
+
+
+def _encode_origin(origin: Origin) -> dict[str, Any]:
+    shown: dict[str, Any] = {"kind": origin.kind}
+    if origin.kind == "group":
+        shown |= {"name": origin.name, "id": origin.id}
+    return shown | {"value": properties.sort_keys(origin.value)}
