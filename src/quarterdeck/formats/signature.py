@@ -6,6 +6,7 @@ Keys travel as PEM: a public key or a certificate. Parsed ones are cached by the
 
 from __future__ import annotations
 
+import base64
 import functools
 from typing import NamedTuple
 
@@ -115,3 +116,11 @@ def parse_sign_file(content: bytes) -> SignFile:
         return SignFile(bytes.fromhex(fields.get("digest", "")))
     except ValueError:
         raise Invalid("The digest of the signature file is not hexadecimal.") from None
+
+
+def decode_base64(text: str) -> bytes:
+    """The signature in a header; empty when the text is not base64, which no key verifies."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
