@@ -26,6 +26,8 @@ from quarterdeck_agent.keys import Key
 CONNECT_TIMEOUT_SECONDS = 10
 ANSWER_TIMEOUT_SECONDS = 60
 
+_PIECE_BYTES = 256 * 1024
+
 
 class Answer(NamedTuple):
     """A complete answer; header names in lower case."""
@@ -159,14 +161,25 @@ class Client:
         headers = {**self._signed(method, target, body), **extra, "User-Agent": "quarterdeck-agent"}
         self._connection.request(method, target, body or None, headers)
         reply = self._connection.getresponse()
-        content = reply.read(documents.MAX_PAYLOAD_BYTES + 1)
-        if len(content) > documents.MAX_PAYLOAD_BYTES:
-            self.close()
-            raise Unreachable(f"{self._server} sent more than {documents.MAX_PAYLOAD_BYTES} bytes.")
+        content = self._content(reply)
+        return Answer(reply.status, {name.lower(): value for name, value in reply.getheaders()}, content)
+
+    def _content(self, reply: http.client.HTTPResponse) -> bytes:
+        """The whole body, in pieces: old Pythons take memory for as much as is asked for."""
+        pieces, size = [], 0
+        try:
+            while piece := reply.read(_PIECE_BYTES):
+                size += len(piece)
+                if size > documents.MAX_PAYLOAD_BYTES:
+                    self.close()
+                    raise Unreachable(f"{self._server} sent more than {documents.MAX_PAYLOAD_BYTES} bytes.")
+                pieces.append(piece)
+        except http.client.IncompleteRead:
+            pass  # told below
         if reply.length:
             self.close()
             raise Unreachable(f"{self._server} broke off in the middle of an answer.")
-        return Answer(reply.status, {name.lower(): value for name, value in reply.getheaders()}, content)
+        return b"".join(pieces)
 
     def _connect(self) -> http.client.HTTPConnection:
         host = self._url.hostname or ""

@@ -12,7 +12,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 from typing import Any, Iterator, List, Optional, Tuple
 
 from quarterdeck_agent import der
@@ -127,14 +126,14 @@ class OpenSslProgram:
         return private_from_pem(text.decode())
 
     def sign(self, private: bytes, message: bytes) -> bytes:
-        with tempfile.TemporaryDirectory(prefix="quarterdeck-") as directory:
+        with _private_directory() as directory:
             key = _write(directory, "key", der.to_pem("PRIVATE KEY", private).encode())
             return self._run(["dgst", "-sha512", "-sign", key], message)
 
     def verify(self, public: bytes, message: bytes, signature: bytes) -> bool:
         if len(signature) != (public_numbers(public)[0].bit_length() + 7) // 8:
             return False  # the program reads as much of the file as it needs and ignores the rest
-        with tempfile.TemporaryDirectory(prefix="quarterdeck-") as directory:
+        with _private_directory() as directory:
             key = _write(directory, "key", der.to_pem("PUBLIC KEY", public).encode())
             signed = _write(directory, "signature", signature)
             arguments = [self._program, "dgst", "-sha512", "-verify", key, "-signature", signed]
@@ -253,6 +252,13 @@ def sign(private: bytes, message: bytes) -> bytes:
         except (ProviderFailed, OSError) as error:
             reasons.append(f"{provider.name}: {error}")
     raise NoProvider(f"The private key cannot sign ({'; '.join(reasons)}).")
+
+
+def _private_directory() -> Any:
+    """A directory for key material, gone when the block ends."""
+    import tempfile  # pulls in much that a run with libcrypto never needs
+
+    return tempfile.TemporaryDirectory(prefix="quarterdeck-")
 
 
 def _write(directory: str, name: str, data: bytes) -> str:
