@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -94,7 +94,8 @@ def parse(document: Mapping[str, Any]) -> Found:
 
 def _inventory(known: agent.Inventory) -> Inventory:
     system, timezone = known.get("os", {}), known.get("timezone", {})
-    lists: dict[str, Any] = {core: tuple(known.get(name, ())) for name, core in LISTS.items()}  # type: ignore[misc]
+    plain = cast("Mapping[str, Any]", known)
+    lists = {core: tuple(plain.get(name, ())) for name, core in LISTS.items()}
     return Inventory(
         os=OperatingSystem(
             type=system.get("type", ""),

@@ -115,17 +115,13 @@ def parse(xml: bytes) -> Found:
 
 
 def _content(xml: bytes) -> etree._Element:
+    if b"<!ENTITY" in xml:
+        raise Invalid("The inventory declares entities; these are not accepted.")
     parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False, load_dtd=False)
     try:
         root = etree.fromstring(xml, parser)
     except etree.XMLSyntaxError as error:
         raise Invalid(f"The inventory is not well-formed XML: {error}") from error
-    if (
-        root.getroottree().docinfo.internalDTD is not None
-        and root.getroottree().docinfo.internalDTD.external_id is None
-    ):
-        for _ in root.getroottree().docinfo.internalDTD.iterentities():
-            raise Invalid("The inventory declares entities; these are not accepted.")
     if root.tag != "REQUEST":
         raise Invalid(f"The root of an inventory is REQUEST, not {root.tag}.")
     if not _text(root, "DEVICEID"):
@@ -138,10 +134,10 @@ def _content(xml: bytes) -> etree._Element:
 
 def _only(parent: etree._Element, tag: str) -> etree._Element:
     found = parent.findall(tag)
-    if len(found) != 1:
-        raise Invalid(
-            f"Missing tag {tag}." if not found else f"There must be one tag {tag}, but there are {len(found)}."
-        )
+    if not found:
+        raise Invalid(f"Missing tag {tag}.")
+    if len(found) > 1:
+        raise Invalid(f"There must be one tag {tag}, but there are {len(found)}.")
     return found[0]
 
 
