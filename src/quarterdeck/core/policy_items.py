@@ -30,6 +30,7 @@ HOLE = b"\x00"
 #: Stands around a hole's number while the document is a Python object: no UTF-8 text contains it.
 _MARK = "\udfff"
 _MARKED = re.compile(f"{_MARK}([0-9]+){_MARK}")
+DEFAULT_LOGIC = "weighted"
 _NOT_TEXT = "A value contains characters that no text can have (lone surrogates)."
 _CLAUSE = re.compile(r"(!?)([A-Za-z0-9_-]+)(?:\s*(==|!=)\s*(.*))?")
 _SCRIPT = re.compile(r"(?:plain:)?eval(?:js)?:")
@@ -188,6 +189,8 @@ class _Expansion:
 
     def _block(self, block: Block, values: Values, suffix: str) -> list[dict[str, Any]]:
         items = self.items(block.items, values, suffix)
+        if block.logic == "disabled":
+            _silence(items)
         if not items:
             return []
         document = {
@@ -272,7 +275,17 @@ class _Expansion:
         return not when or all(_clause_holds(self._plain(values[name]), test) for name, test in read_when(when))
 
 
+def _silence(items: Iterable[dict[str, Any]]) -> None:
+    for item in items:
+        if item["type"] == "call":
+            item["report"] = False
+        else:
+            _silence(item["items"])
+
+
 def _logic(block: Block, suffix: str) -> str:
+    if block.logic == "disabled":
+        return DEFAULT_LOGIC
     kind, _, target = block.logic.partition(":")
     if suffix and kind == "focus" and target in {item.id for item in block.items}:
         return f"{block.logic}{suffix}"

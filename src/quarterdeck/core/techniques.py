@@ -34,6 +34,10 @@ class Constraints:
     regex_message: str = ""
     #: Allowed values; empty allows any.
     select: tuple[str, ...] = ()
+    #: What a form shows for some of them.
+    labels: Mapping[str, str] = field(default_factory=dict)
+    #: Hash algorithms that a password may be stored with; empty allows any.
+    password_hashes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +50,7 @@ class TechniqueParameter:
     documentation: str = ""
     type: str = "string"
     default: str | None = None
-    constraints: Constraints = Constraints()
+    constraints: Constraints = field(default_factory=Constraints)
     section: str = PARAMETERS_SECTION
 
 
@@ -60,13 +64,14 @@ class Call:
     condition: str = "any"
     parameters: Mapping[str, str] = field(default_factory=dict)
     report: bool = True
-    #: Stands in a policy only where this holds of the directive's values, see `policy_items.holds`; empty: always.
+    #: Stands in a policy only where this holds of the directive's values, see `policy_items.read_when`; empty: always.
     when: str = ""
+    tags: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """Calls under one condition, counted together as `logic` says."""
+    """Calls under one condition, counted together as `logic` says; `disabled` reports none of them."""
 
     id: str
     component: str
@@ -77,6 +82,7 @@ class Block:
     foreach: str = ""
     #: As for a call.
     when: str = ""
+    tags: Mapping[str, Any] = field(default_factory=dict)
 
 
 Item = Call | Block
