@@ -159,10 +159,19 @@ def empty_postgres_url(postgres_server: str) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def reachable_dir() -> Iterator[Path]:
+@contextlib.contextmanager
+def temporary_directory() -> Iterator[Path]:
     """An empty directory that other users may pass, unlike root's `tmp_path`."""
     directory = Path(tempfile.mkdtemp(prefix="quarterdeck-test-"))
     directory.chmod(0o711)
-    yield directory
-    shutil.rmtree(directory)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def reachable_dir() -> Iterator[Path]:
+    """A `temporary_directory` of this test."""
+    with temporary_directory() as directory:
+        yield directory

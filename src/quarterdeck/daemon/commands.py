@@ -10,7 +10,7 @@ import os
 import pwd
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,20 @@ def located(command: Command) -> Command:
     return command
 
 
-def loaded(data_dir: str | None, config_file: str | None, **given: Any) -> Config:
-    """The settings in force, as the user who owns the data directory."""
-    values: Mapping[str, Any] = {"data_dir": data_dir, **given}
-    config = settings.load(values, os.environ, Path(config_file) if config_file else None)
-    _become_owner(config.data)
-    return config
+def loaded(data_dir: str | None, config_file: str | None, database_url: str | None) -> Config:
+    """The settings in force, as the user who owns the data directory.
+
+    What the last `serve` there was told on its command line holds for the other commands, too.
+    """
+    from quarterdeck.daemon import supervisor  # deferred: not every call gets here
+
+    place = settings.data_directory({"data_dir": data_dir}, os.environ)
+    _become_owner(place)
+    told = supervisor.told_to_serve(place)
+    file = config_file or told.pop("config_file", None)
+    given = {"data_dir": str(place), "database_url": database_url}
+    values = told | {name: value for name, value in given.items() if value is not None}
+    return settings.load(values, os.environ, Path(file) if file else None)
 
 
 def _become_owner(data_dir: Path) -> None:
@@ -141,18 +149,22 @@ def serve(
     """Serve the APIs until Ctrl-C; the first start makes everything it needs."""
     from quarterdeck.daemon import supervisor
 
-    config = loaded(
-        data_dir,
-        config_file,
-        database_url=database_url,
-        listen=listen,
-        public_url=public_url,
-        tls=False if no_tls else None,
-        **({"workers.count": 0} if no_worker else {}),
-    )
+    flags = {
+        "database_url": database_url,
+        "listen": listen,
+        "public_url": public_url,
+        "tls": False if no_tls else None,
+        "workers.count": 0 if no_worker else None,
+    }
+    told: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    file = Path(config_file).absolute() if config_file else None
+    _become_owner(settings.data_directory({"data_dir": data_dir}, os.environ))
+    config = settings.load({"data_dir": data_dir, **told}, os.environ, file)
+    if file:
+        told["config_file"] = str(file)
     if os.geteuid() == 0:
         supervisor.say("Running as root; the database runs as a system user of its own. A user for the rest is safer.")
-    supervisor.serve(config, migrate=migrate)
+    supervisor.serve(config, told, migrate=migrate)
 
 
 @quarterdeckd.command()
@@ -161,7 +173,7 @@ def check(*, data_dir: str | None, config_file: str | None, database_url: str | 
     """Look at configuration, keys, database, disk, port, name and clock."""
     from quarterdeck.daemon import checks
 
-    config = loaded(data_dir, config_file, database_url=database_url)
+    config = loaded(data_dir, config_file, database_url)
     failed = False
     for finding in checks.findings(config):
         print(finding.line(), flush=True)
@@ -177,7 +189,7 @@ def migrate(*, data_dir: str | None, config_file: str | None, database_url: str 
     from quarterdeck.daemon import administration
     from quarterdeck.storage import migrate as migrations
 
-    config = loaded(data_dir, config_file, database_url=database_url)
+    config = loaded(data_dir, config_file, database_url)
     with administration.database_url(config) as url:
         migrations.upgrade(url)
     print("The database has the schema of this version.")
@@ -191,7 +203,7 @@ def backup(file: Path, *, data_dir: str | None, config_file: str | None, databas
     from quarterdeck.daemon import backups
 
     target = file.absolute()
-    backups.backup(loaded(data_dir, config_file, database_url=database_url), target)
+    backups.backup(loaded(data_dir, config_file, database_url), target)
     print(f"Written: {target}")
 
 
@@ -202,7 +214,7 @@ def restore(file: Path, *, data_dir: str | None, config_file: str | None, databa
     """Make a new data directory from the backup FILE."""
     from quarterdeck.daemon import backups
 
-    config = loaded(data_dir, config_file, database_url=database_url)
+    config = loaded(data_dir, config_file, database_url)
     backups.restore(config, file.absolute())
     print(f"Restored into {config.data}; start it with `quarterdeckd serve --data-dir {config.data}`.")
 
@@ -234,7 +246,7 @@ def token_create(
     from quarterdeck.services import accounts
 
     until = moment(expires)
-    config = loaded(data_dir, config_file, database_url=database_url)
+    config = loaded(data_dir, config_file, database_url)
     with administration.acting(config, "quarterdeckd token create") as ctx:
         _, secret = accounts.create_token(ctx, name, access=Access(access), roles=frozenset(roles), expires_at=until)
     print(secret)
@@ -247,7 +259,7 @@ def token_list(*, data_dir: str | None, config_file: str | None, database_url: s
     from quarterdeck.daemon import administration
     from quarterdeck.services import accounts
 
-    with administration.acting(loaded(data_dir, config_file, database_url=database_url), "token list") as ctx:
+    with administration.acting(loaded(data_dir, config_file, database_url), "token list") as ctx:
         rows = [
             (
                 account.name,
@@ -269,7 +281,7 @@ def token_revoke(name: str, *, data_dir: str | None, config_file: str | None, da
     from quarterdeck.daemon import administration
     from quarterdeck.services import accounts
 
-    config = loaded(data_dir, config_file, database_url=database_url)
+    config = loaded(data_dir, config_file, database_url)
     with administration.acting(config, "quarterdeckd token revoke") as ctx:
         accounts.revoke_token(ctx, name)
     print(f"The token '{name}' is revoked.")
@@ -304,7 +316,7 @@ def user_create(
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
         raise Invalid("There is no terminal to ask for the password: give it with --password-stdin.")
-    config = loaded(data_dir, config_file, database_url=database_url)
+    config = loaded(data_dir, config_file, database_url)
     with administration.acting(config, "quarterdeckd user create") as ctx:
         accounts.create_user(ctx, name, password, frozenset(roles))
     print(f"The user '{name}' is made.")
@@ -317,7 +329,7 @@ def user_list(*, data_dir: str | None, config_file: str | None, database_url: st
     from quarterdeck.daemon import administration
     from quarterdeck.services import accounts
 
-    with administration.acting(loaded(data_dir, config_file, database_url=database_url), "user list") as ctx:
+    with administration.acting(loaded(data_dir, config_file, database_url), "user list") as ctx:
         rows = [
             (account.name, ",".join(sorted(account.roles)) or "-", "enabled" if account.enabled else "disabled")
             for account in accounts.users(ctx)
@@ -333,7 +345,7 @@ def user_remove(name: str, *, data_dir: str | None, config_file: str | None, dat
     from quarterdeck.daemon import administration
     from quarterdeck.services import accounts
 
-    config = loaded(data_dir, config_file, database_url=database_url)
+    config = loaded(data_dir, config_file, database_url)
     with administration.acting(config, "quarterdeckd user remove") as ctx:
         accounts.remove_user(ctx, name)
     print(f"The user '{name}' is removed.")
@@ -367,7 +379,7 @@ def enrolment_create(
     from quarterdeck.services import enrolment as enrolments
 
     until = moment(expires)
-    config = loaded(data_dir, config_file, database_url=database_url)
+    config = loaded(data_dir, config_file, database_url)
     with administration.acting(config, "quarterdeckd enrolment create") as ctx:
         secret = enrolments.create_token(ctx, name, accept=accept, uses=uses, expires_at=until)
     print(first_start.enrolment_line(config, secret) if line else secret)
@@ -380,7 +392,7 @@ def enrolment_list(*, data_dir: str | None, config_file: str | None, database_ur
     from quarterdeck.daemon import administration
     from quarterdeck.services import enrolment as enrolments
 
-    with administration.acting(loaded(data_dir, config_file, database_url=database_url), "enrolment list") as ctx:
+    with administration.acting(loaded(data_dir, config_file, database_url), "enrolment list") as ctx:
         rows = [
             (
                 found.id,
@@ -408,7 +420,7 @@ def enrolment_revoke(
     from quarterdeck.daemon import administration
     from quarterdeck.services import enrolment as enrolments
 
-    config = loaded(data_dir, config_file, database_url=database_url)
+    config = loaded(data_dir, config_file, database_url)
     with administration.acting(config, "quarterdeckd enrolment revoke") as ctx:
         enrolments.revoke_token(ctx, id)
     print(f"The enrolment token {id} is revoked.")

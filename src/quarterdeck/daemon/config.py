@@ -151,11 +151,17 @@ def load(command_line: Mapping[str, Any], environment: Mapping[str, str], config
     """The settings in force. `command_line` maps dotted names to values; None is "not given". Raises Invalid."""
     given = {name: value for name, value in command_line.items() if value is not None}
     environed = _from_environment(environment)
-    data_dir = Path(given.get("data_dir") or environed.get("data_dir") or DEFAULT_DATA_DIR).expanduser().absolute()
+    data_dir = data_directory(command_line, environment)
     filed = _from_file(config_file or data_dir / FILE_NAME, required=config_file is not None)
     values = filed | environed | given | {"data_dir": str(data_dir)}
     config = _convert({name: _resolve(name, value) for name, value in values.items()})
     return _checked(config)
+
+
+def data_directory(command_line: Mapping[str, Any], environment: Mapping[str, str]) -> Path:
+    """The data directory that command line and environment name, as an absolute path."""
+    named = command_line.get("data_dir") or environment.get(f"{PREFIX}DATA_DIR") or DEFAULT_DATA_DIR
+    return Path(named).expanduser().absolute()
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -310,8 +316,8 @@ def _default_url(config: Config) -> str:
         name = "localhost" if host == "localhost" else host
     elif "." in (name := socket.gethostname()):
         pass
-    else:
-        name = socket.getfqdn()
+    elif (full := socket.getfqdn()).partition(".")[0] != "localhost":  # what a name service says that knows nothing
+        name = full
     shown = f"[{name}]" if ":" in name else name
     return f"{'https' if config.tls else 'http'}://{shown}:{port}"
 

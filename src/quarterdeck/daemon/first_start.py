@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import shlex
 import socket
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from quarterdeck.core.accounts import Access
 from quarterdeck.core.errors import Conflict, Unavailable
 from quarterdeck.daemon import administration, tls
 from quarterdeck.daemon.config import Config
+from quarterdeck.daemon.whole_files import write_whole
 from quarterdeck.formats import agent_file
 from quarterdeck.services import accounts, enrolment, initial
 from quarterdeck.services.context import Context
@@ -28,6 +31,7 @@ ENROLMENT_TOKEN_NAME = "start"  # noqa: S105  # a name
 ENROLMENT_DAYS = 7
 #: No machine with this program has an earlier date: its clock has no battery.
 EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
+NAME_PATIENCE_SECONDS = 0.2
 AGENT_PATH = "/quarterdeck/agent/1/quarterdeck-agent.pyz"
 
 
@@ -38,6 +42,7 @@ def prepare(config: Config, *, migrate: bool) -> str:
     """
     now = datetime.now(UTC)
     refuse_lost_clock(now)
+    name = _NameCheck(config.public_url)
     tls.initialise(config.data, config.public_url, now)
     if migrate:
         migrations.upgrade(config.database_url)
@@ -49,7 +54,7 @@ def prepare(config: Config, *, migrate: bool) -> str:
         initial.ensure(ctx, hostname=socket.getfqdn())
         first = _ensure_admin_token(ctx, config.data)
         secret, until = _ensure_enrolment_token(ctx, config.data)
-    return banner(config, secret, until, first=first)
+    return banner(config, secret, until, first=first) + name.complaint()
 
 
 def refuse_lost_clock(now: datetime) -> None:
@@ -60,12 +65,35 @@ def refuse_lost_clock(now: datetime) -> None:
         )
 
 
+class _NameCheck:
+    """Asks the name service for the server's name, aside: a slow answer must not delay the start."""
+
+    def __init__(self, public_url: str) -> None:
+        self._host = urlsplit(public_url).hostname or ""
+        self._unknown = False
+        self._thread = threading.Thread(target=self._ask, name="name-check", daemon=True)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        try:
+            socket.getaddrinfo(self._host, None)
+        except socket.gaierror:
+            self._unknown = True
+
+    def complaint(self) -> str:
+        """A line to print when the name is known to have no address, else nothing."""
+        self._thread.join(NAME_PATIENCE_SECONDS)
+        if not self._unknown:
+            return ""
+        return f"The name {self._host} has no address here: give a name that agents can find with --public-url.\n"
+
+
 def _ensure_admin_token(ctx: Context, data_dir: Path) -> bool:
     """Make the first token when there is no account at all; tells whether it did."""
     if accounts.tokens(ctx) or accounts.users(ctx):
         return False
     _, secret = accounts.create_token(ctx, ADMIN, access=Access.WRITE, roles=frozenset({"admin"}))
-    tls.write_whole(data_dir / ADMIN_TOKEN_FILE, f"{secret}\n".encode())
+    write_whole(data_dir / ADMIN_TOKEN_FILE, f"{secret}\n".encode())
     return True
 
 
@@ -81,7 +109,7 @@ def _ensure_enrolment_token(ctx: Context, data_dir: Path) -> tuple[str, datetime
                 return secret, token.expires_at
     until = ctx.now + timedelta(days=ENROLMENT_DAYS)
     secret = enrolment.create_token(ctx, ENROLMENT_TOKEN_NAME, accept=False, expires_at=until)
-    tls.write_whole(path, f"{secret}\n".encode())
+    write_whole(path, f"{secret}\n".encode())
     return secret, until
 
 

@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ import msgspec
 
 from quarterdeck.core.errors import Conflict, Unavailable
 from quarterdeck.daemon.config import Config
+from quarterdeck.daemon.whole_files import write_whole
 from quarterdeck.storage import embedded
 
 FIRST_PAUSE_SECONDS = 0.5
@@ -38,15 +39,28 @@ RECOVERED_SECONDS = 60.0
 API_STOP_SECONDS = 15.0
 WORKER_STOP_SECONDS = 20.0
 CERTIFICATE_CHECK_SECONDS = 12 * 3600.0
+TOLD_FILE = "serve.json"
 BACKLOG = 512
 #: While something is awaited that no descriptor tells about.
 STEP_SECONDS = 0.02
 
 
-def serve(config: Config, *, migrate: bool) -> None:
-    """Run everything until SIGTERM or SIGINT. Raises Unavailable or Conflict when the start fails."""
+def serve(config: Config, told: Mapping[str, Any], *, migrate: bool) -> None:
+    """Run everything until SIGTERM or SIGINT. Raises Unavailable or Conflict when the start fails.
+
+    `told` is what the command line said; other commands find it by `told_to_serve`.
+    """
     with own_data_directory(config.data), listening(config) as listener:
+        write_whole(config.data / TOLD_FILE, msgspec.json.encode(told))
         Supervisor(config, listener, migrate=migrate).run()
+
+
+def told_to_serve(data_dir: Path) -> dict[str, Any]:
+    """What the command line of the last `serve` on this data directory said; empty when there was none."""
+    try:
+        return msgspec.json.decode((data_dir / TOLD_FILE).read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError):
+        return {}
 
 
 # --- what must be ours -----------------------------------------------------------------------------------------------

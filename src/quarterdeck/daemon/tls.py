@@ -11,9 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
-import os
 import secrets
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from quarterdeck.core.errors import Unavailable
+from quarterdeck.daemon.whole_files import write_whole
 
 CA_DAYS = 20 * 365
 SERVER_DAYS = 397
@@ -160,25 +159,6 @@ def spki_pin(certificate: x509.Certificate | bytes) -> str:
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return "sha256//" + base64.b64encode(hashlib.sha256(public).digest()).decode()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file by one with mode 600 and this content; after a crash it has the old content or the new."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mkstemp gives mode 600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 # --- making them -----------------------------------------------------------------------------------------------------

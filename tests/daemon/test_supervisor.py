@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`quarterdeckd serve` as a whole: it starts, keeps going when parts die, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import psycopg
+import pytest
+from tests.daemon.servers import Server, eventually, free_port, quarterdeckd, serving
+
+from quarterdeck.storage import embedded
+
+CHILDREN = ("main api", "main worker", "postgres_guard", "postgres: quarterdeck")
+
+
+def test_the_first_start_prints_what_an_administrator_needs(reachable_dir: Path) -> None:
+    data = reachable_dir / "data"
+    with serving(data) as server:
+        assert eventually(lambda: "enroll" in server.log.read_text())
+        printed = server.log.read_text()
+        token_file = data / "admin-token"
+
+        assert f"Quarterdeck answers at https://127.0.0.1:{server.port}" in printed
+        assert f"The first admin token is in {token_file} (mode 600)" in printed
+        assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
+        assert server.end() == 0
+
+
+def test_the_enrolment_line_is_one_line_that_checks_whom_it_trusts(reachable_dir: Path) -> None:
+    with serving(reachable_dir / "data") as server:
+        assert eventually(lambda: "enroll" in server.log.read_text())
+        (line,) = [line for line in server.log.read_text().splitlines() if "enroll" in line and "curl" in line]
+
+    assert not re.search(r"curl [^&]*(-k|--insecure)", line)
+    assert "--cacert ca.pem" in line
+    assert "sha256sum -c" in line
+    assert re.search(r"--pin sha256//\S{44} --token \w{32}\)$", line)
+    # The part before the download, run by a real shell, leaves the authority's certificate as it is.
+    writing = line.split(" && curl")[0] + " && cat ca.pem)"
+    done = subprocess.run(["sh", "-c", writing], check=True, capture_output=True)
+    assert done.stdout == (reachable_dir / "data" / "keys" / "ca.pem").read_bytes()
+
+
+def test_a_second_start_keeps_keys_token_and_line(reachable_dir: Path) -> None:
+    data = reachable_dir / "data"
+    kept = ("admin-token", "enrolment-token", "keys/server.key", "keys/server.pem", "keys/secret.key")
+
+    def digests() -> list[str]:
+        return [hashlib.sha256((data / name).read_bytes()).hexdigest() for name in kept]
+
+    with serving(data):
+        before = digests()
+    with serving(data):
+        after = digests()
+
+    assert after == before
+
+
+def test_killing_the_supervisor_leaves_no_process(reachable_dir: Path) -> None:
+    server = Server(reachable_dir / "data")
+    server.wait()
+    processes = server.processes()
+    for part in CHILDREN:
+        assert any(part in process.command for process in processes), part
+
+    server.process.kill()
+    server.process.wait()
+
+    assert eventually(lambda: all(process.ended() for process in processes)), [
+        process for process in processes if not process.ended()
+    ]
+
+
+def test_killing_the_supervisor_during_the_start_leaves_no_process(reachable_dir: Path) -> None:
+    server = Server(reachable_dir / "data")
+    assert eventually(lambda: len(server.processes()) > 3)
+    processes = server.processes()
+
+    server.process.kill()
+    server.process.wait()
+
+    assert eventually(lambda: all(process.ended() for process in processes))
+    with serving(reachable_dir / "data"):
+        pass
+
+
+def test_after_killing_everything_mid_write_it_starts_with_what_was_committed(reachable_dir: Path) -> None:
+    data = reachable_dir / "data"
+    server = Server(data)
+    server.wait()
+    processes = server.processes()
+    with embedded.running(data) as url, psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE written (number integer)")
+        for number in range(100):
+            connection.execute("INSERT INTO written VALUES (%s)", [number])
+        for process in reversed(processes):
+            os.kill(process.pid, signal.SIGKILL)
+    server.process.wait()
+
+    with (
+        serving(data),
+        embedded.running(data) as url,
+        psycopg.connect(url) as connection,
+    ):
+        assert connection.execute("SELECT count(*) FROM written").fetchone() == (100,)
+
+
+def test_killed_parts_are_started_again(reachable_dir: Path) -> None:
+    with serving(reachable_dir / "data") as server:
+        for part in ("main api", "main worker", "postgres_guard"):
+            killed = server.one(part)
+            os.kill(killed.pid, signal.SIGKILL)
+
+            assert eventually(killed.ended), part
+            assert eventually(lambda part=part: any(part in process.command for process in server.processes())), part  # type: ignore[misc]  # a lambda's default
+            assert eventually(lambda: server.status() is not None), part
+        assert eventually(lambda: server.postgres() in server.processes())
+        assert server.process.poll() is None
+
+
+def test_a_killed_database_is_started_again(reachable_dir: Path) -> None:
+    with serving(reachable_dir / "data") as server:
+        killed = server.postgres()
+        assert killed is not None
+        os.kill(killed.pid, signal.SIGKILL)
+
+        assert eventually(killed.ended)
+        assert eventually(lambda: (found := server.postgres()) is not None and found in server.processes())
+        assert eventually(lambda: "ready" in (reachable_dir / "data/pg/18/postmaster.pid").read_text())
+        with embedded.running(reachable_dir / "data") as url, psycopg.connect(url) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_stop_takes_everything_along(reachable_dir: Path) -> None:
+    with serving(reachable_dir / "data") as server:
+        processes = server.processes()
+
+        assert server.end() == 0
+
+    assert all(process.ended() for process in processes)
+
+
+def test_without_worker_there_is_none_and_a_second_server_is_refused(reachable_dir: Path) -> None:
+    data = reachable_dir / "data"
+    with serving(data, "--no-worker") as server:
+        assert not [process for process in server.processes() if "main worker" in process.command]
+        done = quarterdeckd("serve", "--data-dir", str(data), "--listen", f"127.0.0.1:{free_port()}")
+
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith(
+            f"quarterdeckd: Another quarterdeckd (process {server.process.pid}) serves {data} already: stop it first"
+        )
+
+
+def test_a_port_in_use_is_refused_at_once(reachable_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = quarterdeckd("serve", "--data-dir", str(reachable_dir / "data"), "--listen", f"127.0.0.1:{port}")
+
+    assert done.returncode == 1
+    assert f"quarterdeckd: Port {port} is in use by another program: stop it, or choose another port" in done.stderr
+    assert not (reachable_dir / "data" / "pg").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--listen", "192.0.2.1:8443"], "This machine has no address 192.0.2.1"),
+        (["--listen", "no.such.host.invalid:8443"], "There is no address 'no.such.host.invalid' to listen at"),
+        (["--listen", "0.0.0.0:8443", "--no-tls"], "Without TLS the server listens on loopback only"),
+        (["--public-url", "quarterdeck"], "The setting public_url is wrong"),
+    ],
+)
+def test_a_start_that_cannot_work_gets_a_sentence(reachable_dir: Path, arguments: list[str], sentence: str) -> None:
+    done = quarterdeckd("serve", "--data-dir", str(reachable_dir / "data"), *arguments)
+
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to another user")
+def test_a_data_directory_in_a_closed_place_is_refused(reachable_dir: Path) -> None:
+    closed = reachable_dir / "closed"
+    closed.mkdir(mode=0o700)
+
+    done = quarterdeckd("serve", "--data-dir", str(closed / "data"), "--listen", f"127.0.0.1:{free_port()}")
+
+    assert done.returncode == 1
+    assert f"because {closed} is closed to it" in done.stderr
+    assert "Traceback" not in done.stderr
