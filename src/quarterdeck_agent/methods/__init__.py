@@ -6,6 +6,7 @@ names the others.
 """
 
 from quarterdeck_agent.methods import (
+    accounts,
     acl_permissions,
     commands,
     conditions,
@@ -19,8 +20,10 @@ from quarterdeck_agent.methods import (
     key_values,
     links,
     osquery,
+    packages,
     permissions,
     sections,
+    services,
     templates,
     variables,
 )
@@ -28,6 +31,7 @@ from quarterdeck_agent.methods import (
 from quarterdeck_agent.methods import aliases  # isort: skip  # names the others' methods
 
 __all__ = [
+    "accounts",
     "acl_permissions",
     "aliases",
     "commands",
@@ -42,8 +46,10 @@ __all__ = [
     "key_values",
     "links",
     "osquery",
+    "packages",
     "permissions",
     "sections",
+    "services",
     "templates",
     "variables",
 ]

@@ -34,6 +34,11 @@ ALIASES: Dict[str, Tuple[str, str]] = {
     "file_remove": ("file_absent", ""),
     "permissions_dirs_recurse": ("permissions_dirs_recursive", "permissions"),
     "permissions_recurse": ("permissions_recursive", "permissions"),
+    "service_ensure_disabled_at_boot": ("service_disabled", ""),
+    "service_ensure_running": ("service_started", ""),
+    "service_ensure_running_path": ("service_started_path", "service_ensure_running"),
+    "service_ensure_started_at_boot": ("service_enabled", ""),
+    "service_ensure_stopped": ("service_stopped", ""),
 }
 
 for _alias, (_name, _prefix) in ALIASES.items():

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import pytest
-from tests.agent.methods import content_cases, file_cases, permission_cases, run_cases
+from tests.agent.methods import content_cases, file_cases, permission_cases, run_cases, system_cases
 from tests.agent.methods.casebook import COMPLIANT, DRIFT, NOT_APPLICABLE, REPAIRED, Case, Scratch
 
 from quarterdeck_agent import methods
 from quarterdeck_agent.methods.aliases import ALIASES
 from quarterdeck_agent.outcome import METHODS
 
-CASES: list[Case] = [*file_cases.CASES, *run_cases.CASES, *permission_cases.CASES, *content_cases.CASES]
+CASES: list[Case] = [
+    *file_cases.CASES,
+    *run_cases.CASES,
+    *permission_cases.CASES,
+    *content_cases.CASES,
+    *system_cases.CASES,
+]
 
 by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 
