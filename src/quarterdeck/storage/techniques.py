@@ -24,7 +24,7 @@ _table = tables.techniques
 
 @lru_cache(maxsize=1024)
 def _parse(document: str) -> Technique:
-    return technique_yaml.load(document)
+    return technique_yaml.read(document)
 
 
 class TechniqueTable:
@@ -56,7 +56,7 @@ class TechniqueTable:
             "source": technique.source,
             "enabled": technique.enabled,
             "system": technique.system,
-            "document": technique_yaml.dump(technique),
+            "document": technique_yaml.write(technique),
         }
         known = self.find(technique.key)
         if known == technique:

@@ -6,7 +6,9 @@ from __future__ import annotations
 from quarterdeck.core.accounts import Account
 from quarterdeck.core.errors import NotFound, QuarterdeckError
 from quarterdeck.dialects.rudder import body, envelope, errors, version
+from quarterdeck.dialects.rudder import parts as dialect_parts
 from quarterdeck.dialects.rudder.chapters import OPERATIONS
+from quarterdeck.dialects.rudder.parts import Parts
 from quarterdeck.storage.database import Store
 from quarterdeck.web import auth
 from quarterdeck.web.operation import Answer, Operation, Reply, Request
@@ -18,11 +20,13 @@ TOKEN_HEADER = "x-api-token"  # noqa: S105  # the name of a header
 class RudderDialect:
     """Everything `web/runner.py` asks of a dialect."""
 
-    def __init__(self, *, max_body: int = 10 * 1024 * 1024) -> None:
+    def __init__(self, *, max_body: int = 10 * 1024 * 1024, parts: Parts | None = None) -> None:
         self.max_body = max_body
+        self.parts = parts or Parts()
         self.router = Router(OPERATIONS)
 
     def locate(self, request: Request, segments: tuple[str, ...]) -> Match:
+        dialect_parts.give(request, self.parts)
         request.version, path = version.settle(segments, request.headers.get(version.HEADER))
         # A blank in a segment was a plus sign before a client decoded it as a form would.
         path = tuple(segment.replace(" ", "+") for segment in path)
