@@ -31,7 +31,7 @@ def show_run(result: RunResult, *, verbose: bool, audit_only: bool) -> None:
     for entry in result.log:
         print(f"quarterdeck-agent: {entry['message']}", file=sys.stderr)
     if result.waiting:
-        print("This node waits to be accepted on the server; nothing was applied.")
+        print("There is no policy for this node yet; nothing was applied.")
         return
     print(summary(result))
     if audit_only:

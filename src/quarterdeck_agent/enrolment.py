@@ -81,9 +81,11 @@ def _enroll(
 
 def _send_inventory(state: StateDirectory, client: Client, key: Key, node: str) -> List[str]:
     queue = Queue(state.at("queue"), state.at("refused"))
+    foreign = queue.set_aside_foreign(node, key.public_pem())
     queue.add("inventory", node, key, collect_inventory(node))
     state.remember(last_inventory=int(time.time()))
-    return queue.flush(client.send).problems
+    problems = [f"{len(foreign)} parcel(s) of an earlier identity were put away."] if foreign else []
+    return problems + queue.flush(client.send).problems
 
 
 def _is_accepted(client: Client) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from typing import Dict, Set
+from typing import Dict, Sequence, Set
 
 from quarterdeck_agent.conditions import canonify
 from quarterdeck_agent.outcome import Facts
@@ -58,10 +58,10 @@ def full_hostname() -> str:
     return host if full.startswith("localhost") else full
 
 
-def os_release() -> Dict[str, str]:
-    """The fields of os-release, quotes removed; empty when there is no such file."""
+def os_release(paths: Sequence[str] = OS_RELEASE) -> Dict[str, str]:
+    """The fields of the first of these files that can be read, quotes removed; empty when there is none."""
     fields = {}
-    for path in OS_RELEASE:
+    for path in paths:
         try:
             with open(path, encoding="utf-8", errors="replace") as stream:
                 for line in stream:

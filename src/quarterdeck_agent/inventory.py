@@ -132,10 +132,10 @@ def accounts() -> List[str]:
     return sorted(name for name in names if name.strip())
 
 
-def properties() -> Dict[str, Any]:
-    """What the administrator of this machine declares in PROPERTIES: JSON objects, later files win."""
+def properties(pattern: str = PROPERTIES) -> Dict[str, Any]:
+    """What the administrator of this machine declares in the files of `pattern`: JSON objects, later files win."""
     found: Dict[str, Any] = {}
-    for path in sorted(glob.glob(PROPERTIES)):
+    for path in sorted(glob.glob(pattern)):
         try:
             document = json.loads(read(path))
         except ValueError:

@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any, Callable, List, NamedTuple
 
-from quarterdeck_agent import documents, storing
+from quarterdeck_agent import documents, keys, storing
 from quarterdeck_agent.errors import Refused, Unreachable
 from quarterdeck_agent.keys import Key
 
@@ -53,6 +53,13 @@ class Queue:
         """Names of the parcels, oldest first."""
         return sorted(name for name in os.listdir(self._path) if name.endswith(".parcel"))
 
+    def set_aside_foreign(self, node: str, public_pem: str) -> List[str]:
+        """Put away parcels that another id or another key signed: no server will ever take them. Their names."""
+        foreign = [name for name in self.waiting() if not self._is_signed_by(name, node, public_pem)]
+        for name in foreign:
+            self._set_aside(name)
+        return foreign
+
     def flush(self, send: Callable[[str, bytes], None]) -> Flushed:
         """Give every parcel to `send(path, parcel)`, oldest first, until the server cannot take more."""
         problems: List[str] = []
@@ -83,6 +90,15 @@ class Queue:
         send(target, parcel)
         storing.remove(path)
         return 1
+
+    def _is_signed_by(self, name: str, node: str, public_pem: str) -> bool:
+        try:
+            with open(os.path.join(self._path, name), "rb") as stream:
+                parcel = documents.open_parcel(stream.read())
+            signature = base64.b64decode(parcel.signature)
+        except ValueError:
+            return False
+        return parcel.node == node and keys.verify(public_pem, parcel.message(), signature)
 
     def _set_aside(self, name: str) -> None:
         os.replace(os.path.join(self._path, name), os.path.join(self._refused, name))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import Any, Optional, cast
+from typing import Any, List, Mapping, Optional, cast
 
 from quarterdeck_agent import documents, keys
 from quarterdeck_agent.client import Client
@@ -21,6 +21,17 @@ _FIELDS = {
     "conditions": list,
     "properties": dict,
     "policies": list,
+}
+_ITEM_FIELDS = {"rule": str, "directive": str, "name": str, "mode": str, "items": list}
+_BLOCK_FIELDS = {"condition": str, "items": list}
+_CALL_FIELDS = {
+    "id": str,
+    "component": str,
+    "method": str,
+    "value": str,
+    "condition": str,
+    "params": dict,
+    "report": bool,
 }
 
 
@@ -40,10 +51,26 @@ def verified(body: bytes, signature: str, node: str, policy_key: str) -> documen
         raise Untrusted(f"The policy is not of format {documents.FORMAT}; update the agent.")
     if document.get("node") != node:
         raise Untrusted(f"The policy belongs to node {document.get('node')}; it was not obeyed.")
-    for name, kind in _FIELDS.items():
-        if not isinstance(document.get(name), kind):
-            raise Untrusted(f"The policy has no usable {name}; it was not obeyed.")
+    _check(document, _FIELDS, "document")
+    for item in document["policies"]:
+        _check(item, _ITEM_FIELDS, "directive")
+        _check_items(item["items"])
     return cast("documents.Policy", document)
+
+
+def _check_items(items: List[Any]) -> None:
+    """Raises Untrusted unless every block and call has what the engine reads."""
+    for item in items:
+        is_block = isinstance(item, dict) and item.get("type") == "block"
+        _check(item, _BLOCK_FIELDS if is_block else _CALL_FIELDS, "block" if is_block else "call")
+        if is_block:
+            _check_items(item["items"])
+
+
+def _check(found: Any, fields: Mapping[str, Any], what: str) -> None:
+    for name, kind in fields.items():
+        if not isinstance(found, dict) or not isinstance(found.get(name), kind):
+            raise Untrusted(f"The policy holds a {what} without a usable {name}; it was not obeyed.")
 
 
 def cached(state: StateDirectory, node: str, policy_key: str) -> Optional[documents.Policy]:

@@ -120,7 +120,9 @@ class _Run:
             self._refusal = error
 
     def _without_policy(self) -> None:
-        if not self._result.waiting:
+        if self._result.waiting:
+            self._result.warn(str(self._refusal))
+        else:
             raise self._refusal or AgentError("There is no policy yet; run again without --no-update.")
 
     def _apply(self, found: Policy) -> None:
@@ -197,6 +199,9 @@ class _Run:
             self._result.warn(problem)
 
     def _send(self) -> None:
+        if isinstance(self._refusal, Unreachable):  # it would only time out again
+            self._result.queued = len(self._queue.waiting())
+            return
         flushed = self._queue.flush(self._client.send)
         self._result.queued = flushed.waiting
         for problem in flushed.problems:

@@ -22,7 +22,7 @@ _NAME = "quarterdeck-agent"
 _DEFAULT_MINUTES = 5
 
 
-def install(state: StateDirectory) -> str:
+def install(state: StateDirectory, cron_file: str = CRON_FILE) -> str:
     """Install or rewrite the schedule; a sentence about it. Raises AgentError, OSError."""
     minutes = _interval(state)
     command = run_command(state.path)
@@ -32,8 +32,8 @@ def install(state: StateDirectory) -> str:
         _systemctl("daemon-reload")
         _systemctl("enable", "--now", f"{_NAME}.timer")
         kind = "systemd timer"
-    elif os.path.isdir(os.path.dirname(CRON_FILE)):
-        storing.write(CRON_FILE, cron_entry(command, minutes).encode(), mode=0o644)
+    elif os.path.isdir(os.path.dirname(cron_file)):
+        storing.write(cron_file, cron_entry(command, minutes).encode(), mode=0o644)
         kind = "cron entry"
     else:
         raise AgentError("There is neither systemd nor /etc/cron.d on this machine; run the agent by other means.")
@@ -41,18 +41,18 @@ def install(state: StateDirectory) -> str:
     return f"A {kind} runs the agent every {minutes} minutes."
 
 
-def follow(state: StateDirectory, minutes: int) -> None:
+def follow(state: StateDirectory, minutes: int, cron_file: str = CRON_FILE) -> None:
     """Rewrite what `install` wrote, if it did, when the policy wants another interval. Raises AgentError, OSError."""
     if state.memory().get("service_minutes", minutes) != minutes:
-        install(state)
+        install(state, cron_file)
 
 
-def remove(state: StateDirectory) -> str:
+def remove(state: StateDirectory, cron_file: str = CRON_FILE) -> str:
     """Remove the schedule; a sentence about it. Raises AgentError, OSError."""
     timer = os.path.join(UNIT_DIRECTORY, f"{_NAME}.timer")
     if os.path.exists(timer):
         _systemctl("disable", "--now", f"{_NAME}.timer")
-    for path in (timer, os.path.join(UNIT_DIRECTORY, f"{_NAME}.service"), CRON_FILE):
+    for path in (timer, os.path.join(UNIT_DIRECTORY, f"{_NAME}.service"), cron_file):
         storing.remove(path)
     state.forget("service_minutes")
     return "The agent does not run regularly any more."

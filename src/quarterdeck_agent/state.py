@@ -24,6 +24,7 @@ from quarterdeck_agent.errors import AgentError, Locked, NotEnrolled
 DEFAULT_PATH = "/var/lib/quarterdeck-agent"
 ENVIRONMENT = "QUARTERDECK_AGENT_STATE"
 HISTORY_RUNS = 100
+MAX_BACKUP_BYTES = 256 * 1024 * 1024
 
 
 class Settings(Dict[str, str]):
@@ -48,9 +49,11 @@ class StateDirectory:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         try:
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
+            if os.stat(self.path).st_mode & 0o022:
+                raise AgentError(f"Others can write to {self.path}; the agent's state needs a directory of its own.")
             for name in ("queue", "refused", "backups", "persistent"):
                 os.makedirs(self.at(name), mode=0o700, exist_ok=True)
-            os.chmod(self.path, 0o700)
         except OSError as error:
             raise AgentError(
                 f"The state directory {self.path} cannot be used ({error.strerror}); "
@@ -149,7 +152,11 @@ class StateDirectory:
         storing.write(self.at("history.jsonl"), lines.encode())
 
     def clean(self) -> int:
-        """Remove what interrupted writes left; only while holding the lock. How many files there were."""
+        """Remove what interrupted writes left; only while holding the lock. How many files there were.
+
+        Backups beyond MAX_BACKUP_BYTES go too, oldest first, uncounted.
+        """
+        storing.trim(self.at("backups"), MAX_BACKUP_BYTES)
         return storing.remove_leftovers(self.path) + storing.remove_leftovers(self.at("queue"))
 
     def lock(self) -> RunLock:

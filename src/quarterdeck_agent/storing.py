@@ -52,3 +52,14 @@ def remove_leftovers(directory: str) -> int:
     for name in found:
         remove(os.path.join(directory, name))
     return len(found)
+
+
+def trim(directory: str, limit: int) -> None:
+    """Remove the oldest files of `directory` until at most `limit` bytes are left."""
+    files = [(entry.stat(), entry.path) for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)]
+    total = sum(status.st_size for status, _ in files)
+    for status, path in sorted(files, key=lambda file: file[0].st_ctime_ns):
+        if total <= limit:
+            return
+        remove(path)
+        total -= status.st_size

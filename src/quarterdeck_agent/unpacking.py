@@ -21,7 +21,7 @@ _STATE_OPTION = "--state-dir"
 def prefer_unpacked(archive: str, digest: str) -> None:
     """Let the modules not imported yet come from the unpacked copy of `archive`, made now if it is missing."""
     state = _state_directory(sys.argv[1:])
-    if not _is_ours(state):
+    if not _is_ours(state) or not os.path.exists(os.path.join(state, "node.id")):
         return
     library = os.path.join(state, "lib")
     target = os.path.join(library, digest)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.agent.server import FakeServer, policy
 
-from quarterdeck_agent import checkup, keys, service
+from quarterdeck_agent import checkup, keys, service, storing
 from quarterdeck_agent.state import StateDirectory
 
 
@@ -103,6 +103,30 @@ _COMMAND = ["/usr/bin/python3", "/opt/a b/agent.pyz", "run", "--state-dir", "/va
 def test_the_unit_quotes_its_command() -> None:
     unit = service.service_unit(_COMMAND)
     assert 'ExecStart="/usr/bin/python3" "/opt/a b/agent.pyz" "run" "--state-dir" "/var/x%%y"\n' in unit
+
+
+@pytest.mark.skipif(Path("/run/systemd/system").is_dir(), reason="systemd runs here: cron is not used")
+def test_an_installed_schedule_follows_the_policy(enrolled: StateDirectory, tmp_path: Path) -> None:
+    cron = tmp_path / "cron"
+    assert service.install(enrolled, str(cron)) == "A cron entry runs the agent every 5 minutes."
+    assert cron.read_text().splitlines()[1].startswith("*/5 * * * * root ")
+    cron.write_text("")
+    service.follow(enrolled, 5, str(cron))
+    assert cron.read_text() == ""
+    service.follow(enrolled, 15, str(cron))
+    assert cron.read_text() != ""  # rewritten from the policy
+    service.remove(enrolled, str(cron))
+    assert not cron.exists()
+    service.follow(enrolled, 30, str(cron))  # nothing is installed, nothing follows
+    assert not cron.exists()
+
+
+def test_backups_are_bounded_and_the_oldest_go_first(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / str(number)).write_bytes(b"x" * 100)
+        time.sleep(0.01)
+    storing.trim(str(tmp_path), 250)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
 
 
 @pytest.mark.parametrize(("minutes", "when"), [(5, "*/5 * * * *"), (60, "0 */1 * * *"), (360, "0 */6 * * *")])

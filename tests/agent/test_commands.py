@@ -15,7 +15,7 @@ from tests.agent.server import TOKEN, FakeServer, call, policy
 from tools import build_agent
 
 from quarterdeck.formats import agent_file
-from quarterdeck_agent import __main__, documents, keys
+from quarterdeck_agent import __main__, documents, keys, parcels
 from quarterdeck_agent.state import StateDirectory
 
 _INTERPRETERS = sorted(
@@ -67,6 +67,20 @@ def test_a_wrong_token_enrols_nothing(
     assert code == __main__.FAILED
     assert "refused: bad_token" in capsys.readouterr().err
     assert not Path(state.at("settings.json")).exists()
+
+
+def test_reports_of_a_lost_key_are_put_away_when_the_node_enrols_again(
+    enrolled: StateDirectory, server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue = parcels.Queue(enrolled.at("queue"), enrolled.at("refused"))
+    queue.add("report", enrolled.node_id(), keys.load(enrolled.path), {"run_id": "old"})
+    for name in (keys.KEY_FILE, keys.CERTIFICATE_FILE):
+        Path(enrolled.at(name)).unlink()
+    code = _agent(enrolled, "enroll", "--server", server.url, "--pin", server.pin, "--token", TOKEN)
+    assert code == __main__.FINE
+    assert "1 parcel(s) of an earlier identity" in capsys.readouterr().err
+    assert [parcel.kind for parcel in server.parcels] == ["inventory"]
+    assert len(list(Path(enrolled.at("refused")).iterdir())) == 1
 
 
 def test_the_token_can_come_from_a_file(state: StateDirectory, server: FakeServer, tmp_path: Path) -> None:
@@ -177,6 +191,16 @@ def test_the_inventory_can_be_shown_and_sent(
     assert server.parcels == []
     assert _agent(enrolled, "inventory") == __main__.FINE
     assert [parcel.kind for parcel in server.parcels] == ["inventory"]
+
+
+def test_a_state_directory_that_others_can_write_to_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o777)
+    assert __main__.main(["run", "--state-dir", str(tmp_path / "shared")]) == __main__.FAILED
+    assert "Others can write" in capsys.readouterr().err
+    assert list((tmp_path / "shared").iterdir()) == []
 
 
 def test_a_state_directory_that_cannot_be_made_is_one_sentence(

@@ -104,20 +104,22 @@ def test_systems_are_named_as_the_api_does(release: dict[str, str], name: str) -
     assert inventory.operating_system(release)["name"] == name
 
 
-def test_os_release_is_read_without_its_quotes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_os_release_is_read_without_its_quotes(tmp_path: Path) -> None:
     path = tmp_path / "os-release"
     path.write_text("# comment\nID=debian\nPRETTY_NAME=\"Debian 12\"\nVERSION_ID='12'\nbroken\n")
-    monkeypatch.setattr(facts, "OS_RELEASE", ("/nonexistent", str(path)))
-    assert facts.os_release() == {"ID": "debian", "PRETTY_NAME": "Debian 12", "VERSION_ID": "12"}
+    assert facts.os_release(("/nonexistent", str(path))) == {
+        "ID": "debian",
+        "PRETTY_NAME": "Debian 12",
+        "VERSION_ID": "12",
+    }
 
 
-def test_properties_declared_on_the_node_are_merged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_properties_declared_on_the_node_are_merged(tmp_path: Path) -> None:
     (tmp_path / "1.json").write_text('{"rack": "a", "row": 1}')
     (tmp_path / "2.json").write_text('{"rack": "b"}')
     (tmp_path / "3.json").write_text("not json")
     (tmp_path / "4.json").write_text('["not an object"]')
-    monkeypatch.setattr(inventory, "PROPERTIES", str(tmp_path / "*.json"))
-    assert inventory.properties() == {"rack": "b", "row": 1}
+    assert inventory.properties(str(tmp_path / "*.json")) == {"rack": "b", "row": 1}
 
 
 def test_the_timezone_has_a_name_and_a_short_offset(monkeypatch: pytest.MonkeyPatch) -> None:

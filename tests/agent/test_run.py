@@ -46,6 +46,10 @@ METHODS = {
 }
 
 
+def _directive(*items: Any) -> list[Any]:
+    return [{"rule": "r", "directive": "d", "name": "n", "mode": "audit", "items": list(items)}]
+
+
 def _run(state: StateDirectory, options: run.Options | None = None) -> run.RunResult:
     return run.perform(state, options or run.Options(), METHODS)
 
@@ -145,6 +149,9 @@ def test_a_run_delivered_twice_keeps_its_run_id(enrolled: StateDirectory, server
         pytest.param({"node": "11111111-2222-4333-8444-555555555555"}, "belongs to node", id="another node's"),
         pytest.param({"format": 99}, "format", id="unknown format"),
         pytest.param({"policies": None}, "policies", id="incomplete"),
+        pytest.param({"policies": [{"rule": "r"}]}, "directive without a usable directive", id="half a directive"),
+        pytest.param({"policies": _directive({"method": "x"})}, "call without a usable id", id="half a call"),
+        pytest.param({"policies": _directive({"type": "block"})}, "block without", id="half a block"),
     ],
 )
 def test_a_signed_policy_that_does_not_fit_is_not_obeyed(
