@@ -4,19 +4,47 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import uuid
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from quarterdeck.core.agent_requests import BadSignature, BadToken, Signed
 from quarterdeck.core.enrolment import EnrolmentToken
-from quarterdeck.core.errors import Invalid
-from quarterdeck.services import accounts
+from quarterdeck.core.errors import Conflict, Invalid
+from quarterdeck.core.ids import ROOT, NodeId, is_node_id
+from quarterdeck.core.nodes import AgentKey, KeyStatus, Node, NodeStatus
+from quarterdeck.formats import inventory_json, signature
+from quarterdeck.services import accounts, nodes
+from quarterdeck.services.agent_requests import Gate
 from quarterdeck.services.context import Context
+from quarterdeck.storage.database import Provenance
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a machine says about itself when it enrols. `certificate` is PEM, self-signed."""
+
+    node: str
+    hostname: str
+    certificate: str
+    token: str
+    agent_version: str = ""
 
 
 def create_token(
     ctx: Context, name: str, *, accept: bool, uses: int | None = None, expires_at: datetime | None = None
 ) -> str:
-    """Make an enrolment token; the secret is in the answer and nowhere else. Raises Invalid."""
+    """Make an enrolment token; only its secret. Raises Invalid."""
+    return make_token(ctx, name, accept=accept, uses=uses, expires_at=expires_at)[1]
+
+
+def make_token(
+    ctx: Context, name: str, *, accept: bool, uses: int | None = None, expires_at: datetime | None = None
+) -> tuple[EnrolmentToken, str]:
+    """Make an enrolment token; its secret is in the answer and nowhere else. Raises Invalid."""
     if expires_at is not None and expires_at <= ctx.now:
         raise Invalid("The expiry lies in the past.")
     token = EnrolmentToken(
@@ -24,7 +52,7 @@ def create_token(
     )
     secret = accounts.new_secret()
     ctx.store.enrolment_tokens.keep(token, accounts.secret_digest(secret))
-    return secret
+    return token, secret
 
 
 def tokens(ctx: Context) -> list[EnrolmentToken]:
@@ -36,6 +64,68 @@ def revoke_token(ctx: Context, token_id: str) -> None:
     """End an enrolment token; nodes that came through it stay. Raises NotFound."""
     ctx.store.enrolment_tokens.get(token_id)
     ctx.store.enrolment_tokens.remove(token_id)
+
+
+def enroll(ctx: Context, gate: Gate, signed: Signed, request: Request) -> NodeStatus:
+    """A machine asks to become a node, or a known one asks again; what it is afterwards.
+
+    The token comes first, so that strangers learn nothing else. Raises BadToken, ClockSkew, BadSignature, Invalid.
+    """
+    token = _token_of(ctx, request.token)
+    if token is None:
+        raise BadToken("The enrolment token is not valid; ask the administrator of the server for a new one.")
+    if not is_node_id(request.node) or request.node == ROOT or request.node != signed.node:
+        raise Invalid("The request does not name the node that signed it.")
+    if signature.certified_node(request.certificate) != request.node:
+        raise Invalid("The certificate belongs to another node: the UID of its subject is not the node's id.")
+    inventory_json.check_hostname(request.hostname)
+    gate.admit_stranger(ctx, signed, request.certificate)
+    ctx.store.by = Provenance(
+        actor=f"enrolment token {token.name}", reason="Enrolment", request_id=ctx.store.by.request_id
+    )
+    status = _present(ctx, token, request)
+    ctx.store.nodes.touch(request.node)
+    return status
+
+
+def _present(ctx: Context, token: EnrolmentToken, request: Request) -> NodeStatus:
+    node = ctx.store.nodes.find(request.node, lock=True)
+    if node is not None and node.status is not NodeStatus.DELETED and _has_key(node):
+        if not signature.same_key(node.key.pem, request.certificate):
+            raise BadSignature(
+                "This node is known here with another key. If its key was replaced on purpose, an administrator must"
+                " reset the key of the node or delete the node first."
+            )
+        if node.status is NodeStatus.PENDING and token.accept and ctx.store.enrolment_tokens.use(token.id):
+            return _accept(ctx, token, node.id)
+        return node.status
+    if not ctx.store.enrolment_tokens.use(token.id):
+        raise BadToken("The enrolment token is used up; ask the administrator of the server for a new one.")
+    fresh = Node(id=NodeId(request.node), hostname=request.hostname, status=NodeStatus.PENDING)
+    known = node if node is not None and node.status is not NodeStatus.DELETED else fresh
+    key = AgentKey(pem=request.certificate, status=KeyStatus.CERTIFIED)
+    told = replace(known, key=key, agent_version=request.agent_version)
+    if node is None:
+        ctx.store.nodes.add(told)
+    else:
+        ctx.store.nodes.replace(told)
+    if told.status is NodeStatus.PENDING and token.accept:
+        return _accept(ctx, token, told.id)
+    return told.status
+
+
+def _has_key(node: Node) -> bool:
+    return bool(node.key.pem) and node.key.status is KeyStatus.CERTIFIED
+
+
+def _accept(ctx: Context, token: EnrolmentToken, node: NodeId) -> NodeStatus:
+    """Let the node in as its token says; it waits when somebody else has its host name."""
+    try:
+        nodes.accept(ctx, [node])
+    except Conflict as error:
+        log.warning("Node %s came with token %s but waits for acceptance: %s", node, token.name, error.message)
+        return NodeStatus.PENDING
+    return NodeStatus.ACCEPTED
 
 
 def _token_of(ctx: Context, secret: str) -> EnrolmentToken | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from quarterdeck.core import properties
-from quarterdeck.core.agent_requests import UnknownNode
+from quarterdeck.core.agent_requests import BadSignature, Signed, UnknownNode
 from quarterdeck.core.errors import Invalid
 from quarterdeck.core.events import InventoryChanged
 from quarterdeck.core.ids import NodeId
@@ -16,6 +16,7 @@ from quarterdeck.core.nodes import AgentKey, KeyStatus, Node, NodeStatus
 from quarterdeck.core.properties import Property
 from quarterdeck.formats import agent, inventory_json, inventory_xml, signature
 from quarterdeck.formats.inventory_json import Found
+from quarterdeck.services.agent_requests import Gate
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Provenance
 
@@ -30,6 +31,16 @@ class Received:
     node: NodeId
     status: NodeStatus
     changed: bool
+
+
+def receive_parcel(ctx: Context, gate: Gate, signed: Signed, data: bytes) -> Received:
+    """Take an inventory that its node delivers itself. Raises the errors of `Gate.admit` and of `receive_json`."""
+    gate.admit(ctx, signed)
+    received = receive_json(ctx, data)
+    if received.node != signed.node:
+        raise BadSignature("A node can only deliver its own inventory.")
+    ctx.store.nodes.touch(signed.node)
+    return received
 
 
 def receive_json(ctx: Context, data: bytes) -> Received:

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent protocol: enrolling, fetching the policy, delivering reports and inventories, the agent itself.
+
+No tokens here: each request is signed by the node's key (`agent.request_message`). The bodies and headers are
+those of the contract that `formats/agent.py` passes on.
+"""
+
+from __future__ import annotations
+
+import base64
+
+from quarterdeck.core.agent_requests import Signed
+from quarterdeck.core.errors import Unauthenticated
+from quarterdeck.core.ids import NodeId
+from quarterdeck.dialects.native import body, envelope, parts
+from quarterdeck.formats import agent, signature
+from quarterdeck.services import agent_policies, enrolment, inventories, reports
+from quarterdeck.services.context import Context
+from quarterdeck.web.operation import Answer, Request, Section
+
+section = Section("Agent protocol")
+
+_ENROLMENT_BYTES = 64 * 1024
+_REPORT_BYTES = 8 * 1024 * 1024
+_INVENTORY_BYTES = 16 * 1024 * 1024
+
+
+@section.operation("enroll", "POST", "/agent/1/enroll", right=None, body=enrolment.Request, max_body=_ENROLMENT_BYTES)
+def enroll(ctx: Context, request: Request) -> Answer:
+    """Become a node, with an enrolment token and a certificate."""
+    known = parts.of(request)
+    status = enrolment.enroll(ctx, known.gate, _signed(request), body.read(request, enrolment.Request))
+    answer: agent.Enrolled = {"status": status.value, "policy_key": known.signing_key.public_pem}
+    return envelope.success(answer)
+
+
+@section.operation("fetchPolicy", "GET", "/agent/1/policy", right=None)
+def fetch_policy(ctx: Context, request: Request) -> Answer:
+    """Fetch the node's own policy, unless the configuration named in If-None-Match is still the present one."""
+    known = parts.of(request)
+    offer = agent_policies.fetch(ctx, known.gate, known.signing_key, _signed(request), known_id=_unquoted(request))
+    tag = ("ETag", f'"{offer.config_id}"')
+    if offer.body is None:
+        return Answer(status=304, headers=(tag,))
+    signed = (agent.HEADER_SIGNATURE, base64.b64encode(offer.signature).decode())
+    return Answer(headers=(envelope.CONTENT_TYPE, tag, signed), body=offer.body)
+
+
+@section.operation("deliverReport", "POST", "/agent/1/reports", right=None, max_body=_REPORT_BYTES)
+def deliver_report(ctx: Context, request: Request) -> Answer:
+    """Deliver the signed report of one run; answered once it is durable."""
+    known = parts.of(request)
+    reports.receive(ctx, known.gate, known.spool, _signed(request), request.body)
+    return envelope.success({"status": "received"}, status=202)
+
+
+@section.operation("deliverInventory", "POST", "/agent/1/inventories", right=None, max_body=_INVENTORY_BYTES)
+def deliver_inventory(ctx: Context, request: Request) -> Answer:
+    """Deliver a signed inventory; answered once it is kept."""
+    inventories.receive_parcel(ctx, parts.of(request).gate, _signed(request), request.body)
+    return envelope.success({"status": "received"}, status=202)
+
+
+@section.operation("downloadAgent", "GET", "/agent/1/quarterdeck-agent.pyz", right=None)
+def download_agent(ctx: Context, request: Request) -> Answer:
+    """Download the agent as one file."""
+    known = parts.of(request)
+    tag = ("ETag", f'"{known.agent_file_digest}"')
+    if request.headers.get("if-none-match", "") == tag[1]:
+        return Answer(status=304, headers=(tag,))
+    return Answer(headers=(("Content-Type", "application/zip"), tag), body=known.agent_file)
+
+
+def _signed(request: Request) -> Signed:
+    """What the request claims. Raises Unauthenticated when it lacks a header."""
+    names = (agent.HEADER_NODE, agent.HEADER_TIME, agent.HEADER_NONCE, agent.HEADER_SIGNATURE)
+    values = [request.headers.get(name.lower(), "") for name in names]
+    for name, value in zip(names, values, strict=True):
+        if not value:
+            raise Unauthenticated(f"The request lacks the header {name}; requests of agents are signed.")
+    node, moment, nonce, signed = values
+    message = agent.request_message(request.method, request.target, node, moment, nonce, request.body)
+    return Signed(
+        node=NodeId(node), time=moment, nonce=nonce, signature=signature.decode_base64(signed), message=message
+    )
+
+
+def _unquoted(request: Request) -> str:
+    return request.headers.get("if-none-match", "").strip().removeprefix("W/").strip('"')

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the handlers of this dialect need beside a unit of work: made by wiring, carried by each request."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from quarterdeck.formats import agent, agent_file
+from quarterdeck.formats.signature import SigningKey
+from quarterdeck.relaying.spool import Spool
+from quarterdeck.services.agent_requests import Gate
+from quarterdeck.web.operation import Request
+
+_KEY = "parts"
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """`facts` is what the server says about itself, beside its version and since when it runs."""
+
+    signing_key: SigningKey
+    spool: Spool
+    started_at: datetime
+    gate: Gate = field(default_factory=Gate)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @functools.cached_property
+    def agent_file(self) -> bytes:
+        """The agent as one file."""
+        return agent_file.agent_file()
+
+    @functools.cached_property
+    def agent_file_digest(self) -> str:
+        """SHA-256 of the agent's file."""
+        return agent.digest(self.agent_file)
+
+
+def give(request: Request, parts: Parts) -> None:
+    """Let a request carry the parts."""
+    request.memo[_KEY] = parts
+
+
+def of(request: Request) -> Parts:
+    """The parts that a request carries."""
+    found = request.memo[_KEY]
+    assert isinstance(found, Parts)
+    return found
