@@ -62,7 +62,7 @@ def as_text(value: object) -> str:
 def _reference(text: str, start: int, variables: Mapping[str, object]) -> Tuple[Optional[str], int]:
     """Value and end of the reference at `start`; (None, end of `${`) when it is not one of ours."""
     named = _NAME.match(text, start + 2)
-    if not named:
+    if not named or named.group(1).startswith("match."):  # what file_replace_lines captures
         return None, start + 2
     position = named.end()
     keys: List[str] = []

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from typing import Dict
@@ -38,7 +36,9 @@ def _yaml(text: str, where: str) -> object:
 
 
 def _csv(text: str, _where: str) -> object:
-    return [row for row in csv.reader(io.StringIO(text)) if row]
+    import csv  # few policies read such files
+
+    return [row for row in csv.reader(text.splitlines(keepends=True)) if row]
 
 
 _READERS = {"JSON": _json, "YAML": _yaml, "CSV": _csv}

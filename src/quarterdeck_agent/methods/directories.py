@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 from quarterdeck_agent import outcome
 from quarterdeck_agent.methods import trees
@@ -41,7 +40,9 @@ def _remove(call: MethodCall) -> Finding:
     if path == "/" or os.path.ismount(path):
         return outcome.error(f"{path} is a mount point and is not removed.")
     if trees.flag("recursive", call["recursive"]):
-        shutil.rmtree(path)
+        from shutil import rmtree  # it imports every compression library; few runs remove trees
+
+        rmtree(path)
     else:
         os.rmdir(path)
     return outcome.compliant(f"{path} was removed.")

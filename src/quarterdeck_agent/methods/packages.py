@@ -29,7 +29,8 @@ def _wish(call: MethodCall, state: str) -> _Wish:
     state = state.strip().lower() or "present"
     if state not in ("present", "absent"):
         raise UnableError(f"The parameter state must be present or absent, not {state}.")
-    version, architecture = call["version"].strip(), call["architecture"].strip()
+    version = (call["version"] or call["package_version"]).strip()
+    architecture = call["architecture"].strip()
     package = Package(
         call["name"].strip(),
         "" if version in ("any", "latest") else version,
@@ -103,6 +104,7 @@ _register("package_state", f"{_FULL} state?", "")
 _register("package_state_options", f"{_FULL} state? options?", "")
 _register("package_check_installed", "name", "present", look_only=True)
 _register("package_install", "name", "present")
+_register("package_install_version", "name package_version", "present", prefix="package_install")
 _register("package_remove", "name", "absent")
 _register("package_verify", "name", "present", prefix="package_install", look_only=True)
 _register("package_verify_version", "name version", "present", prefix="package_install", look_only=True)

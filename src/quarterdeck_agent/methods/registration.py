@@ -25,6 +25,7 @@ OLD_NAMES: Dict[str, Tuple[str, ...]] = {
     "expression": ("condition_expression", "trigger_class"),
     "login": ("user",),
     "version": ("package_version",),
+    "package_version": ("version",),
     "architecture": ("package_architecture",),
     "provider": ("package_provider",),
     "source_template": ("source",),

@@ -10,7 +10,7 @@ import re
 from typing import List
 
 from quarterdeck_agent import outcome
-from quarterdeck_agent.methods import arithmetic, contents, processes
+from quarterdeck_agent.methods import contents, processes
 from quarterdeck_agent.methods.registration import register
 from quarterdeck_agent.methods.system import UnableError
 from quarterdeck_agent.outcome import Finding, MethodCall
@@ -72,6 +72,8 @@ def _from_command(call: MethodCall) -> Finding:
 
 
 def _from_math(call: MethodCall) -> Finding:
+    from quarterdeck_agent.methods import arithmetic  # with Python's parser, for the few policies that compute
+
     return define(call, arithmetic.formatted(arithmetic.evaluate(call["expression"]), call["format"]))
 
 

@@ -158,6 +158,8 @@ PACKAGES = [
     Case("package_check_installed", package(), COMPLIANT, prepare=apt(HTOP)),
     Case("package_check_installed", package(), prepare=apt()),
     Case("package_install", package(), prepare=apt()),
+    Case("package_install_version", package(package_version="3.0"), prepare=apt(HTOP)),
+    Case("package_install_version", package(version="1.0"), COMPLIANT, prepare=apt(HTOP)),
     Case("package_remove", package(), prepare=apt(HTOP)),
     Case("package_verify", package(), prepare=apt()),
     Case("package_verify_version", package(version="1.0"), COMPLIANT, prepare=apt(HTOP)),
