@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 from typing import Any, Iterator, List, Optional, Tuple
 
@@ -117,6 +116,8 @@ class OpenSslProgram:
     name = "openssl"
 
     def __init__(self) -> None:
+        import shutil  # pulls in compression libraries that a run with libcrypto never needs
+
         self._program = shutil.which("openssl") or ""
         if not self._program:
             raise ProviderFailed("no openssl program in PATH")
