@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from quarterdeck.dialects.rudder import info, not_yet, parameters, rules, status
+from quarterdeck.dialects.rudder import groups, info, nodes, not_yet, parameters, rules, status
 
 SECTIONS = (
     info.section,
     status.section,
     parameters.section,
+    groups.section,
     rules.section,
+    node_creation.section,  # that of `nodes` with the one operation more
     not_yet.section,
 )
 OPERATIONS = tuple(operation for section in SECTIONS for operation in section.operations)

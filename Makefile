@@ -1,0 +1,66 @@
+# Every habit is a target; plain `make` lists them.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+T ?=
+
+.PHONY: help
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: setup
+setup: $(VENV)/.ready ## Make .venv with the locked dependencies
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || tools/system-packages python3-venv
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: demo
+demo: setup ## Play the main job on this machine, then keep serving (ONCE=1: stop after the tour)
+	@$(BIN)/python -m tools.demo $(if $(ONCE),--once)
+
+.PHONY: serve
+serve: setup ## Run a server on ./demo-data
+	$(BIN)/quarterdeckd serve --data-dir demo-data
+
+.PHONY: agent
+agent: setup ## Build the agent as one file: build/quarterdeck-agent.pyz
+	@$(BIN)/python -m tools.build_agent
+
+.PHONY: check
+check: setup ## Format, lint, types, walls, generated documents
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tools.ledger --check
+
+.PHONY: fix
+fix: setup ## Format, and mend what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: test
+test: setup ## Run all tests (T=tests/core for some)
+	$(BIN)/python -m pytest -n auto $(T)
+
+.PHONY: ledger
+ledger: setup ## Write docs/api/ and docs/settings.md from the code
+	$(BIN)/python -m tools.ledger
+
+.PHONY: bench
+bench: setup ## Run the benchmarks and print their tables
+	$(BIN)/python -m bench
+
+.PHONY: lock
+lock: setup ## Resolve the dependencies anew into requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+
+.PHONY: clean
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) build demo-data
