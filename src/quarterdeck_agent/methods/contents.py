@@ -65,10 +65,13 @@ def write(path: str, data: bytes, backups: Optional[str], mode: int = PRIVATE) -
 def replace(path: str, fill: Fill, backups: Optional[str], mode: int = PRIVATE) -> None:
     """Put what `fill` writes in place of the file at `path`, at once or not at all.
 
-    Owner, mode and extended attributes of an existing file stay; a new one gets `mode`. The
-    directory must exist. Raises OSError.
+    Owner, mode and extended attributes of an existing file stay, other hard links to it keep the
+    old content; a new file gets `mode`. Raises UnableError (no such directory, not a regular file)
+    and OSError.
     """
     real = os.path.realpath(path)
+    if not os.path.isdir(os.path.dirname(real)):
+        raise UnableError(f"{path} cannot be written: there is no directory {os.path.dirname(real)}.")
     before = _regular(real)
     if before:
         back_up(real, backups)

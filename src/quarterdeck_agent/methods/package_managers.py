@@ -6,15 +6,18 @@ Which one is asked, and what is wanted, is decided in packages.py.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Tuple
 
 from quarterdeck_agent.methods import contents, processes, system
 from quarterdeck_agent.methods.system import UnableError
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9+._@:-]*")
+#: Bytes of the list of all packages; a large workstation has half a megabyte.
+_DATABASE_LIMIT = 64 * 1024 * 1024
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.~:_^-]*")
 
 
@@ -75,17 +78,45 @@ def options(text: str) -> List[str]:
         raise UnableError(f"The options {text} cannot be read: {problem}.") from problem
 
 
-def _dpkg_installed(package: Package) -> List[str]:
-    form = "${Status}\t${Version}\t${Architecture}\n"
-    done = processes.query(system.tool("dpkg-query"), "--show", f"--showformat={form}", package.name)
-    if done.code not in (0, 1):
-        raise UnableError(f"dpkg-query returned {done.code}{done.told}")
-    rows = [line.split("\t") for line in done.out.splitlines()] if done.code == 0 else []
-    return [
-        version
-        for status, version, architecture in rows
-        if status.endswith(" installed") and package.architecture in ("", architecture)
-    ]
+class _Dpkg:
+    """dpkg's database; asked once as a whole, and again only after it has changed."""
+
+    FORM = "${Package}\t${Architecture}\t${Version}\t${Status}\n"
+
+    def __init__(self) -> None:
+        self._seen: Optional[Tuple[int, ...]] = None
+        self._rows: Dict[str, List[Tuple[str, str]]] = {}
+
+    def installed(self, package: Package) -> List[str]:
+        """Versions of a package, named with or without `:architecture`, that are installed."""
+        name, _, architecture = package.name.partition(":")
+        wanted = package.architecture or architecture
+        return [version for found, version in self._all().get(name, []) if wanted in ("", found)]
+
+    def _all(self) -> Dict[str, List[Tuple[str, str]]]:
+        state = self._state()
+        if state is None or state != self._seen:
+            self._rows = self._query()
+            self._seen = state
+        return self._rows
+
+    def _query(self) -> Dict[str, List[Tuple[str, str]]]:
+        done = processes.query(system.tool("dpkg-query"), "--show", f"--showformat={self.FORM}", limit=_DATABASE_LIMIT)
+        if done.code != 0:
+            raise UnableError(f"dpkg-query returned {done.code}{done.told}")
+        rows: Dict[str, List[Tuple[str, str]]] = {}
+        for name, architecture, version, status in (line.split("\t") for line in done.out.splitlines()):
+            if status.endswith(" installed"):
+                rows.setdefault(name, []).append((architecture, version))
+        return rows
+
+    def _state(self) -> Optional[Tuple[int, ...]]:
+        """What changes whenever dpkg has changed its database; None when that cannot be told."""
+        try:
+            status = os.stat(system.path("/var/lib/dpkg/status"))
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _apt_newest(package: Package) -> Optional[str]:
@@ -178,7 +209,7 @@ _SIGNS = (
 MANAGERS: Dict[str, Manager] = {
     "apt": Manager(
         "apt",
-        _dpkg_installed,
+        _Dpkg().installed,
         _apt_newest,
         _apt("--allow-downgrades install"),
         _apt("remove"),

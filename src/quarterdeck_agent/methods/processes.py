@@ -54,9 +54,12 @@ class Account:
     name: str
 
 
-def query(*argv: str, environment: Optional[Mapping[str, str]] = None) -> Outcome:
-    """Run a tool that only looks; raises UnableError when it cannot start or takes too long."""
-    return _run(list(argv), QUERY_SECONDS, environment or {})
+def query(*argv: str, limit: int = OUTPUT_LIMIT) -> Outcome:
+    """Run a tool that only looks, keeping `limit` bytes of what it prints.
+
+    Raises UnableError when it cannot start or takes too long.
+    """
+    return _run(list(argv), QUERY_SECONDS, {}, limit=limit)
 
 
 def act(*argv: str, environment: Optional[Mapping[str, str]] = None) -> Outcome:
@@ -75,7 +78,13 @@ def shell(command: str, account: Optional[Account] = None) -> Outcome:
     return _run(["/bin/sh", "-c", command], COMMAND_SECONDS, {}, account)
 
 
-def _run(argv: List[str], seconds: float, environment: Mapping[str, str], account: Optional[Account] = None) -> Outcome:
+def _run(
+    argv: List[str],
+    seconds: float,
+    environment: Mapping[str, str],
+    account: Optional[Account] = None,
+    limit: int = OUTPUT_LIMIT,
+) -> Outcome:
     identity: Dict[str, Any] = {}
     if account and account.uid != os.geteuid():
         identity = {"user": account.uid, "group": account.gid, "extra_groups": list(account.groups)}
@@ -93,12 +102,12 @@ def _run(argv: List[str], seconds: float, environment: Mapping[str, str], accoun
     except (OSError, subprocess.SubprocessError) as problem:
         raise UnableError(f"{argv[0]} cannot be run: {problem}.") from problem
     with process:
-        out, err = _collect(process, argv, seconds)
+        out, err = _collect(process, argv, seconds, limit)
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode
     return Outcome(code, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
 
-def _collect(process: subprocess.Popen[bytes], argv: List[str], seconds: float) -> Tuple[bytes, bytes]:
+def _collect(process: subprocess.Popen[bytes], argv: List[str], seconds: float, limit: int) -> Tuple[bytes, bytes]:
     """What the program prints until it ends; a daemon it leaves behind may hold the pipes open forever."""
     streams = [process.stdout, process.stderr]
     kept = {stream: bytearray() for stream in streams}
@@ -114,13 +123,16 @@ def _collect(process: subprocess.Popen[bytes], argv: List[str], seconds: float) 
                 data = os.read(key.fd, 65536)
                 if not data:
                     selector.unregister(key.fileobj)
-                kept[key.fileobj] += data[: OUTPUT_LIMIT - len(kept[key.fileobj])]  # type: ignore[index]
+                kept[key.fileobj] += data[: limit - len(kept[key.fileobj])]  # type: ignore[index]
             if ended and not ready:
                 break
             _stop_when_late(process, argv, seconds, deadline)
-    while process.poll() is None:  # it closed its output and goes on
-        _stop_when_late(process, argv, seconds, deadline)
-        time.sleep(POLL_SECONDS / 5)
+    while True:  # it is about to end, or it closed its output and goes on
+        try:
+            process.wait(POLL_SECONDS)
+            break
+        except subprocess.TimeoutExpired:
+            _stop_when_late(process, argv, seconds, deadline)
     return bytes(kept[streams[0]]), bytes(kept[streams[1]])
 
 

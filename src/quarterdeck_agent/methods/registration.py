@@ -98,6 +98,8 @@ def _checked(names: Tuple[str, ...], call: MethodCall) -> MethodCall:
         raise UnableError(f"The path {path} must be absolute.")
     if "\0" in path:
         raise UnableError("The path contains a zero byte.")
+    if "path" in params:  # with a slash at its end, a link would be followed and a file not found
+        params["path"] = path.rstrip("/") or path[:1]
     return dataclasses.replace(call, params=params)
 
 

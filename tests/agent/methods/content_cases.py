@@ -173,7 +173,7 @@ TEMPLATES = [
         TEMPLATE,
         ERROR,
         prepare=templated("{{ vars.p.none }}"),
-        says="jinja2" if not JINJA2 else "none",
+        says="has no attribute" if JINJA2 else "jinja2",
     ),
     Case("file_from_template_type", {**TEMPLATE, "template_type": "perl"}, ERROR, prepare=templated("")),
 ]

@@ -13,9 +13,8 @@ from tests.agent.methods.casebook import COMPLIANT, ERROR, NOT_APPLICABLE, REPAI
 
 DPKG_QUERY = """
 while read -r name version architecture state; do
-  [ "$name" = "$3" ] && found=1 && printf 'install ok %s\\t%s\\t%s\\n' "$state" "$version" "$architecture"
+  printf '%s\\t%s\\t%s\\tinstall ok %s\\n' "$name" "$architecture" "$version" "$state"
 done < {root}/packages
-[ "$found" ] || { echo "no packages found matching $3" >&2; exit 1; }
 """
 APT_GET = """
 echo "$DEBIAN_FRONTEND $*" >> {root}/apt.log

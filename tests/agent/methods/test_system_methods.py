@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.agent.methods.casebook import Scratch
-from tests.agent.methods.system_cases import accounts, apt, systemd
+from tests.agent.methods.system_cases import DPKG_QUERY, accounts, apt, systemd
 
 from quarterdeck_agent.methods import account_files, conditions, package_managers, processes, system
 from quarterdeck_agent.methods.package_managers import Package
@@ -31,6 +31,20 @@ def test_the_real_dpkg_query_tells_what_is_installed(monkeypatch: pytest.MonkeyP
     assert apt_itself.installed(Package("no-such-package-at-all")) == []
     found = METHODS["package_check_installed"].audit(MethodCall({"name": "dpkg"}, Facts()))
     assert found.state is State.COMPLIANT
+
+
+def test_dpkg_is_asked_again_only_after_its_database_has_changed(scratch: Scratch) -> None:
+    apt("htop 1.0 amd64 installed")(scratch)
+    scratch.tool("dpkg-query", "echo asked >> {work}/log\n" + DPKG_QUERY)
+    scratch.file("/var/lib/dpkg/status", "1")
+
+    states = [scratch.audit("package_present", name=name).state for name in ("htop", "vim", "htop:amd64", "htop:arm64")]
+    scratch.enforce("package_present", name="vim")
+    scratch.file("/var/lib/dpkg/status", "12")
+    states.append(scratch.audit("package_present", name="vim").state)
+
+    assert [state is State.COMPLIANT for state in states] == [True, False, True, False, True]
+    assert scratch.read("log") == "asked\n" * 2
 
 
 def test_looking_for_the_newest_version_writes_no_cache(scratch: Scratch) -> None:
