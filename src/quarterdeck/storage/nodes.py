@@ -7,19 +7,21 @@ History keeps what administrators set, not what inventories say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy
-from sqlalchemy import Row
+from sqlalchemy import ARRAY, Row, Text
 from sqlalchemy.dialects.postgresql import insert
 
+from quarterdeck.core.errors import NotFound
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.inventories import Element, Inventory, Machine, OperatingSystem
 from quarterdeck.core.modes import PolicyMode
+from quarterdeck.core.node_queries import NodeQuery
 from quarterdeck.core.nodes import AgentKey, AgentSchedule, KeyStatus, Node, NodeKind, NodeState, NodeStatus
-from quarterdeck.storage import property_rows, tables
+from quarterdeck.storage import node_queries, property_rows, tables
 from quarterdeck.storage.versioned import VersionedTable
 
 _nodes = tables.nodes
@@ -45,12 +47,33 @@ _VERSIONED = (
 )
 
 
+#: What may be set on a node without touching its inventory.
+_ADMINISTERED = (*_VERSIONED, "accepted_at")
+
+_STAMPS = sqlalchemy.select(_nodes.c.id, _nodes.c.version, _nodes.c.status, _status.c.last_run).outerjoin_from(
+    _nodes, _status, _status.c.node_id == _nodes.c.id
+)
+
+#: Columns that hold most of a node's bytes; few look at them.
+_BULKY = ("accounts", "environment", "lists")
+_SLIM_COLUMNS = [column for column in _nodes.c if column.name not in _BULKY]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
     """What is known of a node's last run."""
 
     last_run: datetime | None = None
     config_id: str = ""
+
+
+class Stamp(NamedTuple):
+    """Which state of a node is the present one, and what changes without changing it."""
+
+    id: NodeId
+    version: int
+    status: str
+    last_run: datetime | None
 
 
 class NodeTable(VersionedTable[Node]):
@@ -81,19 +104,32 @@ class NodeTable(VersionedTable[Node]):
             query = query.where(_nodes.c.id.in_(list(ids)))
         return {NodeId(row.id): row.hostname for row in self._store.rows(query)}
 
-    def versions(self, status: NodeStatus, only: Iterable[str] | None = None) -> list[tuple[NodeId, int]]:
-        """(id, version) of all nodes of a status, or of those among `only`, sorted by id."""
-        query = sqlalchemy.select(_nodes.c.id, _nodes.c.version).where(_nodes.c.status == status.value)
+    def stamps(self, status: NodeStatus, only: Iterable[str] | None = None) -> list[Stamp]:
+        """Stamps of all nodes of a status, or of those among `only`, sorted by id."""
+        query = _STAMPS.where(_nodes.c.status == status.value)
         if only is not None:
-            query = query.where(_nodes.c.id.in_(list(only)))
-        return [(NodeId(row.id), row.version) for row in self._store.rows(query.order_by(_nodes.c.id))]
+            query = query.where(_nodes.c.id == sqlalchemy.any_(sqlalchemy.literal(list(only), ARRAY(Text))))
+        return [Stamp._make(row) for row in self._store.run(query.order_by(_nodes.c.id))]
 
-    def load(self, ids: Sequence[str], *, with_software: bool) -> Iterator[Node]:
-        """These nodes, sorted by id; without their software when nobody will look at it."""
-        query = sqlalchemy.select(_nodes).where(_nodes.c.id.in_(list(ids))).order_by(_nodes.c.id)
+    def stamp(self, node: str) -> Stamp | None:
+        """One node's stamp, whatever its status; None when there is no such node."""
+        row = self._store.run(_STAMPS.where(_nodes.c.id == node)).first()
+        return Stamp._make(row) if row is not None else None
+
+    def match(self, query: NodeQuery, status: NodeStatus = NodeStatus.ACCEPTED) -> set[NodeId]:
+        """The ids of the nodes of a status that a query selects. Raises Invalid."""
+        return node_queries.match(self._store.connection, query, status=status)
+
+    def load(self, ids: Sequence[str], *, with_bulk: bool, with_software: bool) -> Iterator[tuple[Node, int]]:
+        """These nodes with their versions, sorted by id.
+
+        Without `with_bulk` their inventories lack accounts, environment and lists; software comes apart.
+        """
+        wanted = _nodes.c.id == sqlalchemy.any_(sqlalchemy.literal(list(ids), ARRAY(Text)))
+        columns = list(_nodes.c) if with_bulk else _SLIM_COLUMNS
         software = self.software(ids) if with_software else {}
-        for row in self._store.rows(query):
-            yield self._node(row, software.get(row.id, ()))
+        for row in self._store.run(sqlalchemy.select(*columns).where(wanted).order_by(_nodes.c.id)):
+            yield self._node(row, software.get(row.id, ()), with_bulk=with_bulk), row.version
 
     def accepted_with(self, hostname: str) -> list[NodeId]:
         """Accepted nodes of this host name."""
@@ -142,8 +178,11 @@ class NodeTable(VersionedTable[Node]):
             found.setdefault(row.node_id, []).append(element)
         return {node: tuple(elements) for node, elements in found.items()}
 
-    def set_software(self, node: str, elements: Iterable[Element]) -> None:
-        """Make the node's software exactly these elements; each (name, version) is kept once for all nodes."""
+    def set_software(self, node: str, elements: Iterable[Element]) -> bool:
+        """Make the node's software exactly these elements; tells whether anything changed.
+
+        Each (name, version) is kept once for all nodes.
+        """
         wanted = {(one.get("name", ""), one.get("version", "")): one for one in elements}
         ids = self._software_ids(wanted)
         present = {
@@ -159,6 +198,7 @@ class NodeTable(VersionedTable[Node]):
         if new:
             rows = [{"node_id": node, "software_id": one} for one in new]
             self._store.run(insert(_node_software).on_conflict_do_nothing(), rows)
+        return bool(gone or new)
 
     def _software_ids(self, wanted: Mapping[tuple[str, str], Element]) -> set[int]:
         if not wanted:
@@ -183,19 +223,35 @@ class NodeTable(VersionedTable[Node]):
         self.set_software(thing.id, thing.inventory.lists.get("software", ()))
 
     def replace(self, thing: Node) -> None:
-        """Keep the node's new state with its software; its version goes up when anything changed."""
+        """Keep the node's new state with its software; it gets a new version when anything changed."""
         super().replace(thing)
-        self.set_software(thing.id, thing.inventory.lists.get("software", ()))
+        if self.set_software(thing.id, thing.inventory.lists.get("software", ())):
+            statement = sqlalchemy.update(_nodes).where(_nodes.c.id == thing.id)
+            self._store.run(statement.values(version=tables.node_versions.next_value()))
+
+    def set_by_administrator(self, thing: Node) -> None:
+        """Keep what an administrator may set on the node; its inventory and software stay as they are."""
+        row = _identity_row(thing)
+        self._update({name: row[name] for name in _ADMINISTERED})
+
+    def bury(self, thing: Node) -> None:
+        """Keep the node as a tombstone: everything that hangs on it goes, and its history says deleted."""
+        self.remove(thing.id)
+        dead = replace(thing, status=NodeStatus.DELETED, key=AgentKey(pem=thing.key.pem))
+        self._store.run(sqlalchemy.insert(_nodes).values(self.to_row(dead)))
+        self.set_software(dead.id, dead.inventory.lists.get("software", ()))
 
     def _update(self, row: Mapping[str, Any]) -> None:
-        before = self._store.run(_nodes.select().where(_nodes.c.id == row["id"]).with_for_update()).one()
+        before = self._store.run(_nodes.select().where(_nodes.c.id == row["id"]).with_for_update()).first()
+        if before is None:
+            raise NotFound(self.not_found.format(id=row["id"]))
         old = before._mapping  # noqa: SLF001  # public API of Row
         if all(old[name] == value for name, value in row.items()):
             return
         statement = sqlalchemy.update(_nodes).where(_nodes.c.id == row["id"])
-        self._store.run(statement.values(**row, version=_nodes.c.version + 1))
-        if any(old[name] != row[name] for name in _VERSIONED):
-            self._record(row, "modified")
+        self._store.run(statement.values(**row, version=tables.node_versions.next_value()))
+        if any(old[name] != row[name] for name in _VERSIONED if name in row):
+            self._record({**old, **row}, "modified")
 
     def history_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """What administrators set."""
@@ -210,7 +266,7 @@ class NodeTable(VersionedTable[Node]):
         """The node without its software; `find` and `load` bring it."""
         return self._node(row, ())
 
-    def _node(self, row: Row[Any], software: tuple[Element, ...]) -> Node:
+    def _node(self, row: Row[Any], software: tuple[Element, ...], *, with_bulk: bool = True) -> Node:
         return Node(
             id=NodeId(row.id),
             hostname=row.hostname,
@@ -227,7 +283,7 @@ class NodeTable(VersionedTable[Node]):
             agent=row.agent,
             agent_version=row.agent_version,
             agent_capabilities=tuple(row.agent_capabilities),
-            inventory=_inventory(row, software),
+            inventory=_inventory(row, software, with_bulk=with_bulk),
             inventory_date=row.inventory_date,
             accepted_at=row.accepted_at,
         )
@@ -283,8 +339,8 @@ def _inventory_row(inventory: Inventory) -> dict[str, Any]:
     }
 
 
-def _inventory(row: Row[Any], software: tuple[Element, ...]) -> Inventory:
-    lists = {name: tuple(elements) for name, elements in row.lists.items()}
+def _inventory(row: Row[Any], software: tuple[Element, ...], *, with_bulk: bool) -> Inventory:
+    lists = {name: tuple(elements) for name, elements in row.lists.items()} if with_bulk else {}
     if software:
         lists["software"] = software
     return Inventory(
@@ -309,7 +365,7 @@ def _inventory(row: Row[Any], software: tuple[Element, ...]) -> Inventory:
         timezone_name=row.timezone_name,
         timezone_offset=row.timezone_offset,
         ip_addresses=tuple(row.ip_addresses),
-        accounts=tuple(row.accounts),
-        environment=row.environment,
+        accounts=tuple(row.accounts) if with_bulk else (),
+        environment=row.environment if with_bulk else {},
         lists=lists,
     )

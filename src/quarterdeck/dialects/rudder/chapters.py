@@ -3,15 +3,29 @@
 
 from __future__ import annotations
 
-from quarterdeck.dialects.rudder import groups, info, nodes, not_yet, parameters, rules, status
+from quarterdeck.dialects.rudder import (
+    directives,
+    groups,
+    info,
+    node_creation,
+    nodes,
+    not_yet,
+    parameters,
+    rules,
+    status,
+    techniques,
+)
 
 SECTIONS = (
     info.section,
     status.section,
     parameters.section,
+    techniques.section,
     groups.section,
+    directives.section,
     rules.section,
-    node_creation.section,  # that of `nodes` with the one operation more
+    nodes.section,
+    node_creation.section,
     not_yet.section,
 )
 OPERATIONS = tuple(operation for section in SECTIONS for operation in section.operations)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import batched
 from typing import Any
 
 import msgspec
@@ -60,8 +59,8 @@ def _list(ctx: Context, request: Request, status: NodeStatus, action: str) -> An
     answer = LongAnswer()
     answer.add(f'{{"action":"{action}","result":"success","data":{{"nodes":['.encode())
     separator = b""
-    for chunk in batched(stamps, _CHUNK, strict=False):
-        for pieces in _spliced(ctx, request, include, chunk):
+    for start in range(0, len(stamps), _CHUNK):
+        for pieces in _spliced(ctx, request, include, stamps[start : start + _CHUNK]):
             answer.add(separator, *pieces)
             separator = b","
     answer.add(b"]}}")
@@ -70,9 +69,7 @@ def _list(ctx: Context, request: Request, status: NodeStatus, action: str) -> An
     return Answer(headers=(envelope.CONTENT_TYPE,), body=answer.source())
 
 
-def _spliced(
-    ctx: Context, request: Request, include: Include, stamps: tuple[Stamp, ...]
-) -> Iterator[tuple[bytes, ...]]:
+def _spliced(ctx: Context, request: Request, include: Include, stamps: list[Stamp]) -> Iterator[tuple[bytes, ...]]:
     """The JSON objects of nodes, in pieces; a node that is gone meanwhile is left out."""
     found = _fragments(ctx, request, include, stamps)
     for one in stamps:
@@ -80,7 +77,7 @@ def _spliced(
             yield include.splice(found[one.id], one.last_run)
 
 
-def _fragments(ctx: Context, request: Request, include: Include, stamps: tuple[Stamp, ...]) -> dict[str, Fragment]:
+def _fragments(ctx: Context, request: Request, include: Include, stamps: list[Stamp]) -> dict[str, Fragment]:
     """What these nodes look like, from the cache where it has their present version."""
     cache = parts.of(request).fragments
     found = cache.find(include.key, ((one.id, one.version) for one in stamps))
@@ -123,12 +120,14 @@ def _json(request: Request, name: str) -> Any:
         raise Invalid(f"The parameter '{name}' is not valid JSON: {error}") from error
 
 
-@section.operation("nodeDetails", "GET", "/nodes/{id}", right="node.read", wrap="nodes", unknown_status=404)
+@section.operation(
+    "nodeDetails", "GET", "/nodes/{id}", right="node.read", wrap="nodes", style="old", unknown_status=404
+)
 def node_details(ctx: Context, request: Request) -> Reply:
     """Get one node, whether accepted, pending or deleted."""
     node_id = request.params["id"]
     stamp = nodes.stamp(ctx, node_id)
-    shown = list(_spliced(ctx, request, _include(request), (stamp,))) if stamp is not None else []
+    shown = list(_spliced(ctx, request, _include(request), [stamp])) if stamp is not None else []
     if not shown:
         raise NotFound(f"Node with ID '{node_id}' was not found in Rudder")
     return Reply([msgspec.Raw(b"".join(shown[0]))], id=node_id)
@@ -252,7 +251,7 @@ class NodeFields(Fields):
     state: Text = UNSET
     documentation: Text = UNSET
     agent_key: KeyFields | UnsetType = UNSET
-    agent_run: RunFields | None | UnsetType = UNSET
+    agent_run: RunFields | UnsetType | None = UNSET
     reason: Text = UNSET
 
     def changes(self) -> NodeChanges:
@@ -339,7 +338,7 @@ def update_node(ctx: Context, request: Request) -> Reply:
 
 
 def _take_reason(ctx: Context, in_body: Text) -> None:
-    """This operation also reads the reason inside a JSON body, and insists on it where the settings do."""
+    """Unlike others, this operation reads the reason inside a JSON body as well, and may insist on it."""
     reason = ctx.store.by.reason or (in_body if in_body is not UNSET else "")
     settings = ctx.store.settings.get()
     if settings.enable_change_message and settings.mandatory_change_message and len(reason) < 5:
@@ -349,7 +348,7 @@ def _take_reason(ctx: Context, in_body: Text) -> None:
 
 
 def _settings(node: Node) -> dict[str, Any]:
-    shown = {
+    shown: dict[str, Any] = {
         "id": node.id,
         "properties": node_shapes.encode_properties(node.properties),
         "policyMode": modes.print_own_mode(node.mode),
