@@ -113,6 +113,8 @@ class _Run:
         try:
             policy.update(self._state, self._client, self._node, self._settings.policy_key)
             self._state.remember(last_update=int(time.time()))
+        except OSError as error:
+            self._result.warn(f"The policy could not be kept: {error}")
         except Refused as error:
             self._result.waiting = error.code in WAITING_CODES
             self._refusal = error
@@ -145,8 +147,16 @@ class _Run:
         result.end = time.time()
         if not self._options.audit_only:
             self._follow_schedule(found)
-            self._enqueue_report(found)
-        state.add_history(history_entry(result, self._options))
+        self._remember(found)
+
+    def _remember(self, found: Policy) -> None:
+        """Keep what came out of the run; a full disk must not hide it from whoever started the run."""
+        try:
+            if not self._options.audit_only:
+                self._enqueue_report(found)
+            self._state.add_history(history_entry(self._result, self._options))
+        except OSError as error:
+            self._result.warn(f"The result of this run could not be kept: {error}")
 
     def _follow_schedule(self, found: Policy) -> None:
         """Let an installed timer follow the policy's interval."""
@@ -190,9 +200,13 @@ class _Run:
 
     def _add_inventory_if_due(self) -> None:
         now = time.time()
-        if inventory_is_due(self._node, float(self._state.memory().get("last_inventory", 0)), now):
+        if not inventory_is_due(self._node, float(self._state.memory().get("last_inventory", 0)), now):
+            return
+        try:
             self._enqueue("inventory", collect_inventory(self._node))
             self._state.remember(last_inventory=int(now))
+        except OSError as error:
+            self._result.warn(f"The inventory could not be kept: {error}")
 
     def _enqueue(self, kind: str, payload: object) -> None:
         for problem in self._queue.add(kind, self._node, self._key, payload):

@@ -11,6 +11,7 @@ Every file is replaced atomically, so a crash leaves the old one or the new one.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -104,8 +105,14 @@ class StateDirectory:
         self._save("settings.json", dict(settings))
 
     def memory(self) -> Dict[str, Any]:
-        """Counters and times: last_inventory, last_update, runs_since_full, full_config_id, service_minutes."""
-        return self._document("memory.json")
+        """Counters and times: last_inventory, last_update, runs_since_full, full_config_id, service_minutes.
+
+        Nothing in it is worth stopping for: a damaged file counts as empty.
+        """
+        try:
+            return self._document("memory.json")
+        except AgentError:
+            return {}
 
     def remember(self, **values: Any) -> None:
         """Change some of `memory`."""
@@ -195,8 +202,9 @@ class RunLock:
             holder, since = self.holder()
             os.close(self._descriptor)
             raise Locked(f"Another run is under way (process {holder}, for {since} s).") from error
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()} {int(time.time())}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk must not stop a run; only the message to others gets poorer
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()} {int(time.time())}\n".encode(), 0)
         return self
 
     def __exit__(self, *_: object) -> None:

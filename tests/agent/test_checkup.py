@@ -97,6 +97,12 @@ def test_a_damaged_settings_file_is_one_sentence(enrolled: StateDirectory) -> No
     assert "is not JSON" in _check(enrolled)["server"].text
 
 
+def test_damaged_counters_count_as_none(enrolled: StateDirectory) -> None:
+    Path(enrolled.at("memory.json")).write_text("{")
+    enrolled.remember(last_update=7)
+    assert enrolled.memory() == {"last_update": 7}
+
+
 _COMMAND = ["/usr/bin/python3", "/opt/a b/agent.pyz", "run", "--state-dir", "/var/x%y"]
 
 

@@ -140,6 +140,29 @@ def test_real_methods_repair_a_real_file(enrolled: StateDirectory, server: FakeS
     assert [sent["reports"][0]["status"] for sent in server.runs()] == ["result_repaired"] * 2
 
 
+_WITHOUT_DISK = """
+import resource, sys
+from quarterdeck_agent import __main__
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # every write to a file fails from here on
+sys.exit(__main__.main(["run", "--state-dir", sys.argv[1]]))
+"""
+
+
+def test_a_full_disk_does_not_keep_a_policy_from_being_applied(
+    enrolled: StateDirectory, server: FakeServer, tmp_path: Path
+) -> None:
+    server.publish(policy(enrolled.node_id()))
+    _agent(enrolled, "run")
+    server.publish(policy(enrolled.node_id(), call("directory_present", str(tmp_path / "made"))))
+    _agent(enrolled, "update")
+    command = [sys.executable, "-c", _WITHOUT_DISK, enrolled.path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": "src"})
+    assert (tmp_path / "made").is_dir()
+    assert "could not be kept" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "1 repaired" in done.stdout
+
+
 def test_a_second_run_has_an_exit_code_of_its_own(enrolled: StateDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     with enrolled.lock():
         assert _agent(enrolled, "run") == __main__.LOCKED

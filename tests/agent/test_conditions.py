@@ -41,7 +41,7 @@ KNOWN = {"a", "b", "debian_12"}
         ("debian_12.!redhat", True),
     ],
 )
-def test_class_expressions(expression: str, expected: bool) -> None:  # noqa: FBT001  a table
+def test_class_expressions(expression: str, expected: bool) -> None:
     assert conditions.holds(expression, KNOWN) is expected
 
 
