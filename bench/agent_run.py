@@ -25,17 +25,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(_ROOT / "src"), str(_ROOT)]
+sys.path.insert(0, str(_ROOT))
+sys.path.insert(0, str(_ROOT / "src"))
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
+from tests.agent.server import FakeServer, call, policy, serving
+from tools import build_agent
 
 from quarterdeck_agent import keys
 from quarterdeck_agent.state import StateDirectory
-from tests.agent.server import FakeServer, call, policy, serving
-from tools import build_agent
 
 _METHODS = ("file_present", "file_content", "file_lines_present", "permissions", "file_lines_absent")
 #: The child's own peak: what the parent used before it became the child does not count.
