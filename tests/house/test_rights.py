@@ -13,7 +13,7 @@ from quarterdeck.dialects.rudder.chapters import OPERATIONS
 from quarterdeck.services import accounts
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Provenance
-from tests.dialects.conftest import Served
+from tests.served import Served
 
 
 def account(access: Access | None, *roles: str) -> Account:
@@ -41,7 +41,7 @@ def test_every_operation_refuses_who_lacks_its_right(role: str, served: Served) 
     with served.database.unit_of_work(Provenance(actor="tests")) as store:
         token = accounts.create_token(
             Context(account=account(None, "admin"), store=store),
-            role,
+            f"role {role}",
             access=asking.access,
             roles=asking.roles,
             expires_at=None,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.dialects.case_tables import Story, play, stories
-from tests.dialects.conftest import Served
+from tests.served import Served
 
 
 @pytest.mark.parametrize("story", list(stories(Path(__file__).parent / "cases")), ids=lambda story: story.id)

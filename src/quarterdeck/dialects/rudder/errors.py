@@ -62,9 +62,9 @@ def text(operation: Operation | None, request: Request, error: QuarterdeckError)
     """`errorDetails` of an error of an operation."""
     if isinstance(error, errors.Forbidden) and operation is not None:
         return f"Authorization error: {error.message} It is needed to access {request.method} {request.target}"
-    code, prefix = look_up(error)
-    if operation is None or code != 500:
+    if operation is None or status(operation, error) != 500:
         return error.message
+    prefix = look_up(error)[1]
     hint = _hint(operation.options, request)
     if operation.options.get("style") == "old":
         return f"{hint} <- {error.message}" if hint else error.message

@@ -40,7 +40,11 @@ class ItemFields(msgspec.Struct, kw_only=True, rename="camel"):
 
     def to_item(self) -> Item:
         """The same in core's words. Raises Invalid."""
-        identity = {"id": self.id or str(uuid.uuid4()), "component": self.component, "condition": self.condition or "any"}
+        identity = {
+            "id": self.id or str(uuid.uuid4()),
+            "component": self.component,
+            "condition": self.condition or "any",
+        }
         if self.type == "block" or (self.type is None and self.calls):
             logic = "disabled" if self.disabled_reporting else _decode_logic(self.reporting_logic)
             return Block(items=tuple(decode_item(one) for one in self.calls), logic=logic, **identity)

@@ -76,7 +76,8 @@ def list_techniques(ctx: Context, request: Request) -> Reply:
     for one in techniques.all_techniques(ctx):
         versions.setdefault(one.id, []).append(one.version)
     shown = [
-        {"name": name, "versions": sorted(some, key=techniques.version_order)} for name, some in sorted(versions.items())
+        {"name": name, "versions": sorted(some, key=techniques.version_order)}
+        for name, some in sorted(versions.items())
     ]
     return Reply(shown)
 
@@ -160,9 +161,7 @@ def update_technique(ctx: Context, request: Request) -> Reply:
     return Reply([encode_technique(techniques.update(ctx, named))])
 
 
-@section.operation(
-    "techniques", "DELETE", "/techniques/{id}/{version}", right="technique.write", since=14
-)
+@section.operation("techniques", "DELETE", "/techniques/{id}/{version}", right="technique.write", since=14)
 def delete_technique(ctx: Context, request: Request) -> Reply:
     """Delete one version of a technique; deleting an unknown one succeeds."""
     wanted, version = request.params["id"], request.params["version"]
