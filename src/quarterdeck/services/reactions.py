@@ -5,13 +5,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from quarterdeck.core import events
 from quarterdeck.core.events import Event
+from quarterdeck.services import group_refresh, policies
 from quarterdeck.services.context import Context
 
 Reaction = Callable[[Context, list[Event]], None]
 
 #: A reaction gets all events of its kinds in one call, so that ten changes ask for one generation.
-REACTIONS: tuple[tuple[tuple[type, ...], Reaction], ...] = ()
+REACTIONS: tuple[tuple[tuple[type, ...], Reaction], ...] = (
+    (
+        (
+            events.RuleChanged,
+            events.DirectiveChanged,
+            events.TechniqueChanged,
+            events.GroupChanged,
+            events.GroupMembersChanged,
+            events.ParameterChanged,
+            events.SettingsChanged,
+            events.NodeAccepted,
+            events.NodeChanged,
+            events.NodeRemoved,
+            events.InventoryChanged,
+        ),
+        policies.request_generation_for,
+    ),
+    (
+        (
+            events.GroupChanged,
+            events.NodeAccepted,
+            events.NodeChanged,
+            events.NodeRemoved,
+            events.InventoryChanged,
+        ),
+        group_refresh.request_refresh,
+    ),
+)
 
 
 def follow(ctx: Context) -> None:

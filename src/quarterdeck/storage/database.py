@@ -23,13 +23,19 @@ from quarterdeck.core.errors import AlreadyExists, Conflict, Unavailable
 from quarterdeck.storage.accounts import AccountTable
 from quarterdeck.storage.agent_requests import AgentRequestTable
 from quarterdeck.storage.categories import GroupCategoryTable, RuleCategoryTable
+from quarterdeck.storage.compliance import ComplianceTable
 from quarterdeck.storage.directives import DirectiveTable
 from quarterdeck.storage.enrolment import EnrolmentTokenTable
+from quarterdeck.storage.fleet import FleetReader
+from quarterdeck.storage.generations import GenerationTable
 from quarterdeck.storage.groups import GroupTable
 from quarterdeck.storage.history import HistoryTable
 from quarterdeck.storage.inventories import InventoryTable
+from quarterdeck.storage.memberships import MembershipTable
 from quarterdeck.storage.nodes import NodeTable
 from quarterdeck.storage.parameters import ParameterTable
+from quarterdeck.storage.policies import PolicyTable
+from quarterdeck.storage.reports import ReportTable
 from quarterdeck.storage.rules import RuleTable
 from quarterdeck.storage.settings import SettingsTable
 from quarterdeck.storage.techniques import TechniqueTable
@@ -138,6 +144,14 @@ class Store:
         return InventoryTable(self)
 
     @cached_property
+    def reports(self) -> ReportTable:
+        return ReportTable(self)
+
+    @cached_property
+    def compliance(self) -> ComplianceTable:
+        return ComplianceTable(self)
+
+    @cached_property
     def history(self) -> HistoryTable:
         return HistoryTable(self)
 
@@ -176,6 +190,22 @@ class Store:
     @cached_property
     def nodes(self) -> NodeTable:
         return NodeTable(self)
+
+    @cached_property
+    def memberships(self) -> MembershipTable:
+        return MembershipTable(self)
+
+    @cached_property
+    def fleet(self) -> FleetReader:
+        return FleetReader(self)
+
+    @cached_property
+    def policies(self) -> PolicyTable:
+        return PolicyTable(self)
+
+    @cached_property
+    def generations(self) -> GenerationTable:
+        return GenerationTable(self)
 
 
 @contextmanager

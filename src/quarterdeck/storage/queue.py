@@ -23,7 +23,7 @@ import sqlalchemy
 from psycopg.rows import dict_row
 from sqlalchemy import make_url
 
-from quarterdeck.core.errors import Unavailable
+from quarterdeck.storage.driver import raw_connection, translated
 
 if TYPE_CHECKING:
     from pgqueuer.adapters.persistence import qb
@@ -136,22 +136,11 @@ def _driver(store: Store) -> Any:
 
     class UnitOfWorkDriver(SyncDriver):
         def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
-            connection = store.connection
-            if not connection.in_transaction():
-                connection.begin()  # else SQLAlchemy would find nothing to commit
-            try:
-                cursor = psycopg.RawCursor(_raw(connection), row_factory=dict_row)
+            with translated():
+                cursor = psycopg.RawCursor(raw_connection(store), row_factory=dict_row)
                 return cursor.execute(query, args or None).fetchall()
-            except psycopg.OperationalError as error:
-                raise Unavailable("The database does not answer.", detail=str(error)) from error
 
     return UnitOfWorkDriver()
-
-
-def _raw(connection: sqlalchemy.Connection) -> psycopg.Connection[Any]:
-    raw = connection.connection.driver_connection
-    assert isinstance(raw, psycopg.Connection)
-    return raw
 
 
 @cache

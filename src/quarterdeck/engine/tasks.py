@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The queue's tasks: what each does, how often, how many at once; and the worker that runs them.
+
+One task is one unit of work (policy generation has several): open, run, let everything follow, commit.
+The one place of the engine that catches broadly: a failing task is logged and does not stop the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from quarterdeck.core import accounts
+from quarterdeck.core.errors import Conflict, Unavailable
+from quarterdeck.engine import generation
+from quarterdeck.services import group_refresh, housekeeping, policies, reactions
+from quarterdeck.services.context import Context
+from quarterdeck.storage import queue
+from quarterdeck.storage.database import Database, Provenance
+
+log = logging.getLogger(__name__)
+
+#: After a temporary error a task waits, twice as long each time.
+_FIRST_DELAY_SECONDS = 0.2
+_LONGEST_DELAY_SECONDS = 60.0
+_MOST_ATTEMPTS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """What tasks work with."""
+
+    database: Database
+    processes: int
+
+    @contextmanager
+    def unit_of_work(self, task: str) -> Iterator[Context]:
+        """A unit of work in the server's own name; commits, with all that follows, when it is left without an error."""
+        by = Provenance(actor=accounts.SYSTEM.name, reason=task)
+        with self.database.unit_of_work(by) as store:
+            ctx = Context(account=accounts.SYSTEM, store=store)
+            yield ctx
+            reactions.follow(ctx)
+            store.commit()
+
+
+Run = Callable[[Worker, Any], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskKind:
+    """`at_once`: how many of it all workers together run, 0 for any number; `schedule`: cron, UTC, may be empty."""
+
+    run: Run
+    at_once: int = 0
+    schedule: str = ""
+
+
+def _in_one_unit(name: str, function: Callable[[Context, Any], object]) -> Run:
+    def run(worker: Worker, payload: Any) -> None:
+        with worker.unit_of_work(name) as ctx:
+            function(ctx, payload)
+
+    return run
+
+
+def _generate(worker: Worker, _: Any) -> None:
+    generation.run(lambda: worker.unit_of_work(policies.TASK), processes=worker.processes)
+
+
+TASKS: dict[str, TaskKind] = {
+    policies.TASK: TaskKind(run=_generate, at_once=1),
+    group_refresh.TASK: TaskKind(
+        run=_in_one_unit(group_refresh.TASK, group_refresh.refresh), at_once=1, schedule="*/5 * * * *"
+    ),
+    housekeeping.TASK: TaskKind(
+        run=_in_one_unit(housekeeping.TASK, lambda ctx, _: housekeeping.tidy(ctx)), at_once=1, schedule="17 * * * *"
+    ),
+}
+
+
+async def run_worker(database_url: str, *, cpu: int, threads: int, stop: asyncio.Event) -> None:
+    """Run tasks until `stop` is set; what runs then is finished first.
+
+    `cpu` processes compute policies, `threads` tasks run at the same time.
+    """
+    # One connection a task; the one generation that may run uses a second, for its claim and its snapshot.
+    database = Database(database_url, pool_size=threads + 1)
+    worker = Worker(database=database, processes=cpu)
+    with ThreadPoolExecutor(threads, thread_name_prefix="task") as pool:
+        entries = {name: _entry(worker, kind, pool) for name, kind in TASKS.items()}
+        try:
+            await queue.work(database_url, entries, stop=stop)
+        finally:
+            database.close()
+
+
+def _entry(worker: Worker, kind: TaskKind, pool: ThreadPoolExecutor) -> queue.Entry:
+    async def handle(task: queue.Task) -> None:
+        await asyncio.get_running_loop().run_in_executor(pool, _attempt, worker, kind, task)
+
+    return queue.Entry(handler=handle, at_once=kind.at_once, schedule=kind.schedule)
+
+
+def _attempt(worker: Worker, kind: TaskKind, task: queue.Task) -> None:
+    try:
+        kind.run(worker, task.payload)
+    except (Conflict, Unavailable) as error:
+        if task.attempts >= _MOST_ATTEMPTS:
+            log.exception("task %d (%s) is given up after %d attempts", task.id, task.name, task.attempts + 1)
+            raise
+        delay = min(_FIRST_DELAY_SECONDS * 2**task.attempts, _LONGEST_DELAY_SECONDS)
+        log.warning("task %d (%s) waits %.1f s: %s", task.id, task.name, delay, error.message)
+        raise queue.TryAgain(error.message, delay=timedelta(seconds=delay)) from error
+    except Exception:
+        log.exception("task %d (%s) failed", task.id, task.name)
+        raise

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a server does once an hour so that nothing grows for ever."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from quarterdeck.services.context import Context
+from quarterdeck.storage import queue
+
+#: The queue's name of the task.
+TASK = "tidy up"
+
+#: Requests of agents are acceptable for five minutes; their nonces are kept somewhat longer.
+_NONCES_KEPT = timedelta(hours=1)
+_TASK_LOG_KEPT = timedelta(days=3)
+
+
+def tidy(ctx: Context) -> None:
+    """Forget what is old: seen nonces, and the log of the task queue."""
+    ctx.store.agent_requests.forget_nonces(ctx.now - _NONCES_KEPT)
+    queue.trim(ctx.store, before=ctx.now - _TASK_LOG_KEPT)
