@@ -8,6 +8,7 @@ names the others.
 from quarterdeck_agent.methods import (
     accounts,
     acl_permissions,
+    augeas,
     commands,
     conditions,
     copies,
@@ -34,6 +35,7 @@ __all__ = [
     "accounts",
     "acl_permissions",
     "aliases",
+    "augeas",
     "commands",
     "conditions",
     "copies",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running programs: argument lists for tools, one shell line for commands that a policy gives.
 
-Every program runs in its own process group with no input, a C locale and a time limit, after which
+Every program runs in its own process group, mostly without input, with a C locale and a time limit, after which
 the whole group is killed. What it prints is kept up to a limit, so that no program can fill memory.
 """
 
@@ -62,9 +62,9 @@ def query(*argv: str, limit: int = OUTPUT_LIMIT) -> Outcome:
     return _run(list(argv), QUERY_SECONDS, {}, limit=limit)
 
 
-def act(*argv: str, environment: Optional[Mapping[str, str]] = None) -> Outcome:
+def act(*argv: str, environment: Optional[Mapping[str, str]] = None, stdin: str = "") -> Outcome:
     """Run a tool that changes the machine; raises UnableError when it fails in any way."""
-    outcome = _run(list(argv), COMMAND_SECONDS, environment or {})
+    outcome = _run(list(argv), COMMAND_SECONDS, environment or {}, stdin=stdin)
     if outcome.code != 0:
         raise UnableError(f"{' '.join(argv)} failed with code {outcome.code}{outcome.told}")
     return outcome
@@ -84,14 +84,16 @@ def _run(
     environment: Mapping[str, str],
     account: Optional[Account] = None,
     limit: int = OUTPUT_LIMIT,
+    stdin: str = "",
 ) -> Outcome:
     identity: Dict[str, Any] = {}
     if account and account.uid != os.geteuid():
         identity = {"user": account.uid, "group": account.gid, "extra_groups": list(account.groups)}
+    source = _source(stdin)
     try:
         process = subprocess.Popen(
             argv,
-            stdin=subprocess.DEVNULL,
+            stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=_environment(environment, account),
@@ -101,10 +103,22 @@ def _run(
         )
     except (OSError, subprocess.SubprocessError) as problem:
         raise UnableError(f"{argv[0]} cannot be run: {problem}.") from problem
+    finally:
+        os.close(source)
     with process:
         out, err = _collect(process, argv, seconds, limit)
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode
     return Outcome(code, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+
+
+def _source(text: str) -> int:
+    """A descriptor to read `text` from; a file in memory, so that nobody has to feed a pipe."""
+    if not text:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.memfd_create("input")
+    os.write(descriptor, text.encode("utf-8", "surrogateescape"))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 def _collect(process: subprocess.Popen[bytes], argv: List[str], seconds: float, limit: int) -> Tuple[bytes, bytes]:

@@ -265,4 +265,48 @@ KERNEL = [
     Case("environment_variable_present", {"name": "A B", "value": "1"}, ERROR, says="not the name"),
 ]
 
-CASES = [*COPIES, *HTTP, *TEMPLATES, *SYSCTL, *KERNEL]
+#: Keeps its tree in a file of `path = value` lines; reads its arguments as one line, like the real one.
+AUGTOOL = r"""
+tree={root}/tree
+[ $# -gt 2 ] || { sed -n 's/^set //p' >> $tree; echo "Saved 1 file(s)"; exit; }
+while :; do case $1 in --root|--transform|--load-file) shift 2;; --*) shift;; *) break;; esac; done
+eval "set -- $*"
+case $1 in
+get) grep "^$2 = " $tree || { grep -qx "$2" $tree && echo "$2 (none)" || echo "$2 (o)"; };;
+set) grep -v "^$2" $tree > $tree.new; printf '%s = %s\n' "$2" "$3" >> $tree.new; mv $tree.new $tree;;
+esac
+"""
+
+
+def augeas(tree: str) -> Callable[[Scratch], object]:
+    def prepare(scratch: Scratch) -> None:
+        scratch.file("/tree", tree)
+        scratch.file("/etc/hosts")
+        scratch.tool("augtool", AUGTOOL)
+
+    return prepare
+
+
+NODE = "/files/etc/hosts/1/canonical"
+VARIABLE = {"prefix": "p", "name": "x", "path": NODE}
+COMMANDS = {"variable_prefix": "p", "variable_name": "x", "commands": f"set {NODE} = a\nsave"}
+
+AUGEAS = [
+    Case(
+        "file_augeas_set",
+        {"path": NODE, "value": 'a "b\\', "lens": "Hosts.lns", "file": "/etc/hosts"},
+        prepare=augeas(f"{NODE} = x\n"),
+        files={"/tree": f'{NODE} = a "b\\\n'},
+    ),
+    Case("file_augeas_set", {"path": NODE, "value": "a"}, prepare=augeas(""), says="does not exist; a is expected"),
+    Case("file_augeas_set", {"path": NODE, "value": "a"}, COMPLIANT, prepare=augeas(f"{NODE} = a\n")),
+    Case("file_augeas_set", {"path": NODE, "value": "a\nb"}, then=ERROR, prepare=augeas("")),
+    Case("file_augeas_set", {"path": NODE, "value": "a", "lens": "Hosts"}, ERROR, prepare=augeas("")),
+    Case("file_augeas_set", {"path": NODE, "value": "a"}, ERROR, says="no augtool program"),
+    Case("file_augeas_commands", COMMANDS, then=REPAIRED, prepare=augeas(""), files={"/tree": f"{NODE} = a\n"}),
+    Case("variable_string_from_augeas", VARIABLE, COMPLIANT, prepare=augeas(f"{NODE} = a\n"), variables={"p.x": "a"}),
+    Case("variable_string_from_augeas", VARIABLE, COMPLIANT, prepare=augeas(f"{NODE}\n"), variables={"p.x": ""}),
+    Case("variable_string_from_augeas", VARIABLE, ERROR, prepare=augeas(""), says="does not exist"),
+]
+
+CASES = [*AUGEAS, *COPIES, *HTTP, *TEMPLATES, *SYSCTL, *KERNEL]
