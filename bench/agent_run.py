@@ -24,9 +24,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(_ROOT))
-sys.path.insert(0, str(_ROOT / "src"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -38,6 +37,7 @@ from tools import build_agent
 from quarterdeck_agent import keys
 from quarterdeck_agent.state import StateDirectory
 
+_ROOT = Path(__file__).resolve().parent.parent
 _METHODS = ("file_present", "file_content", "file_lines_present", "permissions", "file_lines_absent")
 #: The child's own peak: what the parent used before it became the child does not count.
 _PEAK = "import sys,subprocess,resource;subprocess.run(sys.argv[1:],check=True,stdout=subprocess.DEVNULL);"
