@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from quarterdeck.core import policies
+from quarterdeck.core import policies, variables
 from quarterdeck.core.directives import Directive
 from quarterdeck.core.groups import Group
 from quarterdeck.core.ids import DirectiveId, GroupId, NodeId, RuleId, TechniqueId
@@ -478,14 +480,59 @@ def test_a_nodes_value_may_decide_which_calls_stand_there() -> None:
         ("${file_tech.lines}", "debian|redhat", "debian|redhat"),
         ("${file_tech.lines}", "", "any"),
         ("service_${file_tech.lines}_ok", "ssh@a.service", "service_ssh_a_service_ok"),
-        ("on_${rudder.node.hostname}", "", "on_host1"),
+        ("on_${rudder.node.hostname}.debian", "", "on_host1_example_com.debian"),
+        ("service_${file_tech.lines}_ok", "${node.properties[unit]}", "service_a_b_ok"),
+        ("${file_tech.lines}", "${node.properties[expression]}", "debian.!x"),
+        ("${node.properties[unit]}_${agent.variable}", "", "${node.properties[unit]}_${agent.variable}"),
     ],
 )
 def test_a_condition(condition: str, value: str, expected: str) -> None:
     technique = replace(FILE, items=(replace(FILE.items[0], condition=condition),))
-    source = fleet({"r": [directive("d", parameters={"PATH": ("/a",), "LINES": (value,)})]}, techniques=(technique,))
+    node = FleetNode(id=N1, hostname="host1.example.com", properties={"unit": "a.b", "expression": "debian.!x"})
+    values = {"PATH": ("/a",), "LINES": (value,)}
+    source = fleet({"r": [directive("d", parameters=values)]}, techniques=(technique,), nodes=[node])
 
     assert documents(source)[N1]["policies"][0]["items"][0]["condition"] == expected
+
+
+def test_a_condition_named_after_a_nodes_value_needs_no_fragment_of_its_own() -> None:
+    technique = replace(FILE, items=(replace(FILE.items[0], condition="seen_${file_tech.path}"),))
+    nodes = [FleetNode(id=NodeId(f"n{number}"), hostname=f"h{number}") for number in range(5)]
+    values = {"PATH": ("/${rudder.node.hostname}",)}
+
+    generated = policies.generate(
+        fleet({"r": [directive("d", parameters=values)]}, techniques=(technique,), nodes=nodes)
+    )
+
+    assert len(generated.fragments) == 1
+    assert policies.items(generated.policies[3], generated.fragments)[0]["items"][0]["condition"] == "seen__h3"
+
+
+WORDS = st.sampled_from(
+    [
+        "plain",
+        'quote" \\ \n é',
+        "${node.properties[env]}",
+        "${rudder.node.hostname}",
+        '${node.properties[absent] | default = "d"}',
+        "${rudder.param.p}",
+        "${other.variable}",
+    ]
+)
+
+
+@given(st.lists(WORDS, max_size=4).map("".join), st.lists(WORDS, max_size=4).map("".join), st.text(max_size=8))
+def test_a_filled_fragment_says_what_the_values_say(path: str, lines: str, env: str) -> None:
+    node = FleetNode(id=N1, hostname='h"1', properties={"env": env})
+    values = {"PATH": (path,), "LINES": (lines,)}
+    source = fleet({"r": [directive("d", parameters=values)]}, nodes=[node], parameters={"p": "${rudder.node.id}\t"})
+    prepared = policies.prepare(source)
+
+    call = documents(source)[N1]["policies"][0]["items"][0]
+
+    for name, text in (("path", path), ("lines", lines)):
+        template = prepared.scope.bind(variables.parse(text))
+        assert call["params"][name] == variables.render(template, prepared.subject(node))
 
 
 def test_a_password_travels_without_the_name_of_its_hash() -> None:

@@ -33,7 +33,7 @@ GOOD = Technique(
     name="Good",
     parameters=(PARAMETER,),
     repeated=frozenset({"Files"}),
-    items=(replace(BLOCK, foreach="Files", when="p == a|b and !p", logic="focus:c"),),
+    items=(replace(BLOCK, foreach="Files", when="p == a|b and !p or p", logic="focus:c"),),
 )
 
 

@@ -263,16 +263,18 @@ class _Expansion:
         """A class expression; a value inside it becomes part of a name, one that is all of it may be an expression."""
         if "${" in text:
             parts = list(self._parts(text.strip(), values))
-            whole = len([template for _, template in parts if template.parts]) == 1
-            text = "".join(
-                _canonify(self._plain(template)) if own and not whole else self._plain(template)
-                for own, template in parts
-            )
+            filled = [(own, template) for own, template in parts if own or template.parts]
+            if len(filled) == 1 and filled[0][0]:
+                text = self._plain(filled[0][1])
+            else:
+                text = "".join(self._marked(variables.canonified(one, literals=own)) for own, one in filled)
         text = text.strip()
         return {"": "any", "true": "any", "false": "!any"}.get(text, text)
 
     def _holds(self, when: str, values: Mapping[str, variables.Template]) -> bool:
-        return not when or all(_clause_holds(self._plain(values[name]), test) for name, test in read_when(when))
+        return not when or any(
+            all(_clause_holds(self._plain(values[name]), test) for name, test in clauses) for clauses in read_when(when)
+        )
 
 
 def _silence(items: Iterable[dict[str, Any]]) -> None:
@@ -292,10 +294,6 @@ def _logic(block: Block, suffix: str) -> str:
     return block.logic
 
 
-def _canonify(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]", "_", text)
-
-
 @dataclass(frozen=True, slots=True)
 class Test:
     """What a clause asks of a value: to be among `choices` (None: to be set and not "false"), or not."""
@@ -304,12 +302,15 @@ class Test:
     negated: bool
 
 
-def read_when(when: str) -> list[tuple[str, Test]]:
-    """Read `name`, `!name`, `name == a|b`, `name != a|b`, joined by `and`: (parameter name, test) each.
+def read_when(when: str) -> list[list[tuple[str, Test]]]:
+    """Read `name`, `!name`, `name == a|b`, `name != a|b`, joined by `and`, and those by `or`.
 
-    Raises Invalid when it has another form.
+    One list per alternative, (parameter name, test) each. Raises Invalid when it has another form.
     """
-    return [_read_clause(clause, when) for clause in re.split(r"\s+and\s+", when.strip())]
+    return [
+        [_read_clause(clause, when) for clause in re.split(r"\s+and\s+", alternative)]
+        for alternative in re.split(r"\s+or\s+", when.strip())
+    ]
 
 
 def _read_clause(clause: str, when: str) -> tuple[str, Test]:

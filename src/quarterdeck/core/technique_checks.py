@@ -109,7 +109,7 @@ def _when(item: Item, technique: Technique) -> Iterator[tuple[str, str]]:
     if not item.when:
         return
     try:
-        names = [name for name, _ in policy_items.read_when(item.when)]
+        names = [name for clauses in policy_items.read_when(item.when) for name, _ in clauses]
     except Invalid as error:
         yield _where(item), error.message
         return

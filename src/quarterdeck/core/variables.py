@@ -81,8 +81,20 @@ class PropertyReference:
         return f"{name}|{json.dumps(parts, ensure_ascii=False)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Canonified:
+    """Another reference's text, as part of the name of an agent's condition."""
+
+    reference: Fact | PropertyReference
+
+    @property
+    def key(self) -> str:
+        """The reference's canonical name: equal for references that mean the same."""
+        return f"canonify({self.reference.key})"
+
+
 #: What stays in a bound template.
-NodeReference = Fact | PropertyReference
+NodeReference = Fact | PropertyReference | Canonified
 Reference = NodeReference | ParameterReference
 Part = str | Reference
 _P = TypeVar("_P", bound=Part)
@@ -127,6 +139,24 @@ def join(parts: Iterable[Part]) -> Template:
         elif part != "":
             joined.append(part)
     return Template(tuple(joined))
+
+
+def canonify(text: str) -> str:
+    """A text as part of the name of an agent's condition."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", text)
+
+
+def canonified(template: Template, *, literals: bool) -> Template:
+    """A bound template whose text on a node is the canonified text of this one; `literals`: of its literals too."""
+    parts: list[Part] = []
+    for part in template.parts:
+        if isinstance(part, str):
+            parts.append(canonify(part) if literals else part)
+        elif isinstance(part, (Fact, PropertyReference)):
+            parts.append(Canonified(part))
+        else:
+            parts.append(part)
+    return Template(tuple(parts))
 
 
 def literal(text: str) -> Template:
@@ -343,6 +373,8 @@ def resolve(reference: Reference, subject: Subject) -> str:
     The text of a node's own property is never read for variables: an agent may have sent it.
     """
     assert not isinstance(reference, ParameterReference), "the template was not bound"
+    if isinstance(reference, Canonified):
+        return canonify(resolve(reference.reference, subject))
     if isinstance(reference, Fact):
         return subject.facts[reference.of, reference.name]
     value = look_up(subject.properties, reference.path)
