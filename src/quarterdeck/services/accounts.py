@@ -41,7 +41,12 @@ def secret_digest(secret: str) -> bytes:
 
 
 def create_token(
-    ctx: Context, name: str, *, access: Access, roles: frozenset[str] = frozenset(), expires_at: datetime | None = None
+    ctx: Context,
+    name: str,
+    *,
+    access: Access | None,
+    roles: frozenset[str] = frozenset(),
+    expires_at: datetime | None = None,
 ) -> tuple[Account, str]:
     """Make a token; it is in the answer and nowhere else. Raises Invalid, AlreadyExists, Forbidden."""
     account = _new(ctx, name, kind="token", access=access, roles=roles, expires_at=expires_at)

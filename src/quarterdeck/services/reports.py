@@ -8,15 +8,32 @@ What a request proved is checked before the spool; what can only be known from t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 from quarterdeck.core.agent_requests import BadSignature, Signed
 from quarterdeck.core.errors import Invalid
-from quarterdeck.formats import agent, signature
+from quarterdeck.core.ids import NodeId
+from quarterdeck.core.nodes import NodeStatus
+from quarterdeck.core.run_states import RunState
+from quarterdeck.formats import agent, run_documents, signature
+from quarterdeck.formats.run_documents import Run
 from quarterdeck.relaying.spool import Spool
+from quarterdeck.services import compliance
 from quarterdeck.services.agent_requests import Gate
 from quarterdeck.services.context import Context
+from quarterdeck.storage.agent_requests import KnownKey
+from quarterdeck.storage.compliance import Subject
+from quarterdeck.storage.reports import Known, ReportKey, RunRow, StateRow, StatusRow
+
+#: Runs of a day lie in one partition; these many are made ahead, and these many are kept.
+DAYS_AHEAD = 3
+DAYS_KEPT = 4
+#: A run that claims to begin later than this after its arrival is nobody's.
+_MOST_AHEAD = timedelta(days=1)
 
 
 class Slip(msgspec.Struct, frozen=True):
@@ -66,3 +83,216 @@ def unpack(record: bytes) -> tuple[Slip, bytes]:
         return msgspec.json.decode(line, type=Slip), parcel
     except msgspec.MsgspecError as error:
         raise Invalid(f"The record's first line is not a slip: {error}") from error
+
+
+# -- a batch, from the spool into the database --------------------------------------------
+
+
+@dataclass(slots=True, kw_only=True)
+class _Arrival:
+    """One record of a batch. `at` is when the run began, but never later than its arrival."""
+
+    position: int
+    slip: Slip
+    parcel: bytes
+    run: Run
+
+    @property
+    def at(self) -> datetime:
+        return min(self.run.start, datetime.fromtimestamp(self.slip.at, UTC))
+
+
+def ingest(ctx: Context, records: Sequence[bytes], *, keep_raw: bool = True) -> list[tuple[int, str]]:
+    """Keep a batch of spooled reports; those that can never be kept: (position, reason) each."""
+    arrivals, rejected = _read(records)
+    nodes = sorted({one.run.node for one in arrivals})
+    ctx.store.reports.lock(nodes)
+    arrivals = _vouched(ctx, arrivals, rejected)
+    ctx.store.agent_requests.remember_nonces(
+        (one.slip.node, one.slip.nonce, datetime.fromtimestamp(one.slip.at, UTC)) for one in arrivals
+    )
+    known = ctx.store.reports.known(nodes)
+    fresh = _keep_runs(ctx, arrivals)
+    _keep_contents(ctx, fresh, known, keep_raw=keep_raw)
+    latest = _latest(fresh, known)
+    _keep_states(ctx, [one for one in latest if one.run.digest != known[NodeId(one.run.node)].run_digest])
+    _judge(ctx, latest, known)
+    return rejected
+
+
+def _read(records: Sequence[bytes]) -> tuple[list[_Arrival], list[tuple[int, str]]]:
+    arrivals, rejected = [], []
+    for position, record in enumerate(records):
+        try:
+            arrivals.append(_arrival(position, record))
+        except Invalid as error:
+            rejected.append((position, error.message))
+    return arrivals, rejected
+
+
+def _arrival(position: int, record: bytes) -> _Arrival:
+    slip, data = unpack(record)
+    try:
+        parcel = agent.open_parcel(data)
+    except agent.BadDocument as error:
+        raise Invalid(str(error)) from error
+    run = run_documents.decode(parcel.body)
+    if not slip.node == parcel.node == run.node:
+        raise Invalid(f"The report of node {parcel.node} is about node {run.node}.")
+    if run.start > datetime.fromtimestamp(slip.at, UTC) + _MOST_AHEAD:
+        raise Invalid(f"The run claims to have begun at {run.start.isoformat()}, after it arrived.")
+    return _Arrival(position=position, slip=slip, parcel=data, run=run)
+
+
+def _vouched(ctx: Context, arrivals: list[_Arrival], rejected: list[tuple[int, str]]) -> list[_Arrival]:
+    """Those whose node is accepted and has the key that verified them, or one that verifies them now."""
+    keys = ctx.store.agent_requests.keys({one.slip.node for one in arrivals})
+    kept = []
+    for one in arrivals:
+        problem = _doubt(one, keys.get(NodeId(one.slip.node)))
+        if problem:
+            rejected.append((one.position, problem))
+        else:
+            kept.append(one)
+    return kept
+
+
+def _doubt(one: _Arrival, known: KnownKey | None) -> str:
+    if known is None or known.status is not NodeStatus.ACCEPTED:
+        return f"There is no accepted node {one.slip.node}."
+    if key_digest(known.pem) != one.slip.key:
+        parcel = agent.open_parcel(one.parcel)
+        signed = signature.decode_base64(parcel.signature)
+        if not known.pem or not signature.verify(known.pem, parcel.message(), signed):
+            return f"Node {one.slip.node} has another key by now than the one that signed the report."
+    return ""
+
+
+def _keep_runs(ctx: Context, arrivals: Sequence[_Arrival]) -> list[_Arrival]:
+    """Keep the runs; those that were not there yet, each once, oldest first."""
+    rows = {(one.run.node, one.run.start): one for one in arrivals}
+    added = ctx.store.reports.add_runs(
+        [
+            RunRow(one.run.node, one.run.start, one.run.duration_ms, one.run.config_id, one.run.digest)
+            for one in rows.values()
+        ]
+    )
+    return sorted((rows[key] for key in added), key=lambda one: one.run.start)
+
+
+def _keep_contents(ctx: Context, fresh: Sequence[_Arrival], known: Mapping[NodeId, Known], *, keep_raw: bool) -> None:
+    """Keep what the runs said, once per content, and the originals of those that said something new."""
+    by_digest = {one.run.digest: one.run for one in fresh}
+    missing = ctx.store.reports.missing_bodies(by_digest)
+    ctx.store.reports.add_bodies({digest: by_digest[digest].body() for digest in missing})
+    if not keep_raw:
+        return
+    last = {node: found.run_digest for node, found in known.items()}
+    latest = {one.run.node: one for one in fresh}
+    originals = []
+    for one in fresh:
+        node = NodeId(one.run.node)
+        changed = last[node] != one.run.digest
+        last[node] = one.run.digest
+        if changed or latest[node] is one:
+            originals.append((one.run.node, one.run.start, changed, one.parcel))
+    ctx.store.reports.add_originals(originals)
+
+
+def _latest(fresh: Sequence[_Arrival], known: Mapping[NodeId, Known]) -> list[_Arrival]:
+    """The newest run of each node, where it is newer than what was known."""
+    newest = {NodeId(one.run.node): one for one in fresh}
+    return [one for node, one in sorted(newest.items()) if (last := known[node].last_run) is None or one.at > last]
+
+
+def _keep_states(ctx: Context, changed: Sequence[_Arrival]) -> None:
+    """Write only the reports that differ from those of the node's run before."""
+    before = ctx.store.reports.states([one.run.node for one in changed]) if changed else {}
+    gone: list[tuple[str, bytes]] = []
+    new: list[tuple[str, bytes, StateRow]] = []
+    for one in changed:
+        old = before.get(NodeId(one.run.node), {})
+        rows = _state_rows(one)
+        gone += [(one.run.node, key) for key, row in old.items() if _differs(row, rows.get(key))]
+        new += [
+            (one.run.node, key, _since(old.get(key), row)) for key, row in rows.items() if _differs(row, old.get(key))
+        ]
+    if gone or new:
+        ctx.store.reports.replace_states(gone, new)
+
+
+def _state_rows(one: _Arrival) -> dict[bytes, StateRow]:
+    ordinals: dict[tuple[str, ...], int] = {}
+    rows = {}
+    for report in one.run.received():
+        identity = (report.rule, report.directive, report.component, report.value, report.report_id)
+        ordinal = ordinals[identity] = ordinals.get(identity, -1) + 1
+        key = ReportKey(*identity, ordinal)
+        rows[key.digest()] = StateRow(key, run_documents.CODES[report.kind], report.message, one.at)
+    return rows
+
+
+def _differs(row: StateRow, other: StateRow | None) -> bool:
+    """Whether a row has to be written; the message of what is fine may differ."""
+    if other is None or row.status != other.status:
+        return True
+    return row.message != other.message and not run_documents.is_good(agent.REPORT_STATUSES[row.status])
+
+
+def _since(old: StateRow | None, row: StateRow) -> StateRow:
+    """The row with the moment at which its status began."""
+    return row._replace(since=old.since) if old is not None and old.status == row.status else row
+
+
+def _judge(ctx: Context, latest: Sequence[_Arrival], known: Mapping[NodeId, Known]) -> None:
+    """Decide about compliance, and note the runs; an unchanged run only counts longer."""
+    statuses = []
+    anew = []
+    for one in latest:
+        before = known[NodeId(one.run.node)]
+        if _only_later(one, before) and before.valid_until is not None and before.last_run is not None:
+            until = one.at + (before.valid_until - before.last_run)
+            statuses.append(StatusRow(one.run.node, one.at, one.run.config_id, one.run.digest, until))
+        else:
+            anew.append(one)
+    if anew:
+        statuses += _judged_anew(ctx, anew)
+    if statuses:
+        ctx.store.reports.set_status(statuses)
+
+
+def _only_later(one: _Arrival, before: Known) -> bool:
+    """Whether the run says of the present configuration exactly what the one before said."""
+    return (
+        before.state == RunState.COMPUTE.value
+        and before.run_digest == one.run.digest
+        and before.config_id == before.run_config_id == one.run.config_id
+    )
+
+
+def _judged_anew(ctx: Context, anew: Sequence[_Arrival]) -> list[StatusRow]:
+    runs = {NodeId(one.run.node): one for one in anew}
+    accepted = ctx.store.compliance.subjects(runs)
+    subjects = [Subject(one.node, runs[one.node].at, runs[one.node].run.config_id) for one in accepted]
+    reports = {node: one.run.received() for node, one in runs.items()}
+    verdicts = compliance.judge_all(ctx, subjects, reports)
+    ctx.store.compliance.put([verdict.judged for verdict in verdicts])
+    until = {verdict.judged.node: verdict.valid_until for verdict in verdicts}
+    return [
+        StatusRow(one.run.node, one.at, one.run.config_id, one.run.digest, until.get(node))
+        for node, one in runs.items()
+    ]
+
+
+# -- partitions and retention ---------------------------------------------------------------
+
+
+def prepare_partitions(ctx: Context) -> None:
+    """Make the partitions of the next days, so that no run ever waits for one."""
+    for ahead in range(-1, DAYS_AHEAD + 1):
+        ctx.store.reports.ensure_partition((ctx.now + timedelta(days=ahead)).astimezone(UTC).date())
+
+
+def forget_old_runs(ctx: Context, *, days: int = DAYS_KEPT) -> int:
+    """Drop the runs of days that are older than `days`; how many days went. What nodes are now stays."""
+    return ctx.store.reports.drop_runs_before((ctx.now - timedelta(days=days)).astimezone(UTC).date())

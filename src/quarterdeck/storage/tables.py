@@ -17,6 +17,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     Sequence,
     SmallInteger,
     Table,
@@ -296,7 +297,10 @@ node_status = Table(
     Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), primary_key=True),
     Column("last_run", Time),
     Column("last_run_config_id", Text, nullable=False, server_default=text("''")),
-    Column("last_run_digest", Text, nullable=False, server_default=text("''")),
+    #: of the run's reports, as in `run_bodies`
+    Column("last_run_digest", LargeBinary),
+    #: after this moment the node's compliance is to be decided again: its run expires, or a new policy's time is up
+    Column("valid_until", Time),
     Column("last_contact", Time),
     postgresql_with={"fillfactor": "70"},
 )
@@ -369,19 +373,21 @@ generations = Table(
 
 # -- reports and compliance -----------------------------------------------------------
 
-#: Payloads of runs without times, content-addressed: equal runs share one.
+#: What runs reported, without times, content-addressed (half a SHA-256): equal runs share one.
 run_bodies = Table(
     "run_bodies", metadata, Column("digest", LargeBinary, primary_key=True), Column("body", LargeBinary, nullable=False)
 )
 
+#: One row per run, as narrow as can be; partitioned by day. Fixed widths first: they need no padding so.
 runs = Table(
     "runs",
     metadata,
-    Column("node_id", Id, primary_key=True),
-    Column("start", Time, primary_key=True),
+    Column("start", Time, nullable=False),
     Column("duration_ms", Integer, nullable=False),
+    Column("node_id", Id, nullable=False),
     Column("config_id", Id, nullable=False),
     Column("digest", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("node_id", "start"),
     postgresql_partition_by="RANGE (start)",
 )
 
@@ -391,25 +397,40 @@ raw_runs = Table(
     metadata,
     Column("node_id", Id, primary_key=True),
     Column("start", Time, primary_key=True),
+    #: False: kept only as long as it is the latest
+    Column("changed", Boolean, nullable=False),
     Column("parcel", LargeBinary, nullable=False),
 )
 
-#: The present outcome of every component value on every node.
+#: What each node's last run reported; `since` is when it began to report so.
 report_states = Table(
     "report_states",
     metadata,
     Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), primary_key=True),
-    Column("rule_id", Id, primary_key=True),
-    Column("directive_id", Id, primary_key=True),
-    Column("component", Id, primary_key=True),
-    Column("value", Id, primary_key=True),
-    Column("report_id", Id, primary_key=True),
-    Column("ordinal", SmallInteger, primary_key=True),
+    #: digest of all that identifies the report: the columns up to `ordinal`, some of which are too long for an index
+    Column("key", LargeBinary, primary_key=True),
+    Column("rule_id", Id, nullable=False),
+    Column("directive_id", Id, nullable=False),
+    Column("component", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("report_id", Text, nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    #: index into the agent's REPORT_STATUSES
     Column("status", SmallInteger, nullable=False),
     Column("message", Text, nullable=False),
     Column("since", Time, nullable=False),
 )
 
+#: Counters of nodes, content-addressed: in a fleet in order most nodes share a few.
+compliance_counters = Table(
+    "compliance_counters",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    #: [[rule, directive, counts per status, values when silent, digest of what is expected] ...]
+    Column("counters", JSONB, nullable=False),
+)
+
+#: When it has to be decided again stands in `node_status`, which changes at every run anyway.
 node_compliance = Table(
     "node_compliance",
     metadata,
@@ -417,9 +438,10 @@ node_compliance = Table(
     Column("config_id", Id, nullable=False),
     Column("state", Text, nullable=False),
     Column("status_since", Time, nullable=False),
-    #: after this moment the node counts as "no report" whatever the counters say
-    Column("valid_until", Time, index=True),
-    #: [[rule, directive, [count per status]] ...] after block logic
-    Column("counters", JSONB, nullable=False),
+    #: counts per status over all user rules, after block logic
+    Column("totals", ARRAY(Integer), nullable=False),
+    #: how many values there are to miss when the node is silent
+    Column("silent", Integer, nullable=False),
+    Column("counters", LargeBinary, nullable=False),
     Column("computed_at", Time, nullable=False, server_default=func.now()),
 )
