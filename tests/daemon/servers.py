@@ -140,6 +140,17 @@ class Server:
 
 
 @contextlib.contextmanager
+def launched(data_dir: Path) -> Iterator[Server]:
+    """A server that may not answer yet and that the test kills; killed afterwards in any case."""
+    server = Server(data_dir)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+@contextlib.contextmanager
 def serving(data_dir: Path, *arguments: str) -> Iterator[Server]:
     """A server that answers, ended afterwards."""
     server = Server(data_dir, *arguments)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -14,78 +15,65 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.daemon.servers import Server, eventually, free_port, quarterdeckd, serving
+from tests.daemon.servers import eventually, free_port, launched, quarterdeckd, serving
 
 from quarterdeck.storage import embedded
 
-CHILDREN = ("main api", "main worker", "postgres_guard", "postgres: quarterdeck")
+CHILDREN = ("api-process", "worker-process", "postgres_guard", "postgres: quarterdeck")
 
 
-def test_the_first_start_prints_what_an_administrator_needs(reachable_dir: Path) -> None:
+def test_the_first_start_prints_what_an_administrator_needs_and_a_stop_takes_everything_along(
+    reachable_dir: Path,
+) -> None:
     data = reachable_dir / "data"
     with serving(data) as server:
         assert eventually(lambda: "enroll" in server.log.read_text())
-        printed = server.log.read_text()
-        token_file = data / "admin-token"
-
-        assert f"Quarterdeck answers at https://127.0.0.1:{server.port}" in printed
-        assert f"The first admin token is in {token_file} (mode 600)" in printed
-        assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
+        processes = server.processes()
         assert server.end() == 0
+    printed = server.log.read_text()
+    token_file = data / "admin-token"
 
-
-def test_the_enrolment_line_is_one_line_that_checks_whom_it_trusts(reachable_dir: Path) -> None:
-    with serving(reachable_dir / "data") as server:
-        assert eventually(lambda: "enroll" in server.log.read_text())
-        (line,) = [line for line in server.log.read_text().splitlines() if "enroll" in line and "curl" in line]
-
+    assert f"Quarterdeck answers at https://127.0.0.1:{server.port}" in printed
+    assert f"The first admin token is in {token_file} (mode 600)" in printed
+    assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
+    assert all(process.ended() for process in processes)
+    (line,) = [line for line in printed.splitlines() if "enroll" in line and "curl" in line]
     assert not re.search(r"curl [^&]*(-k|--insecure)", line)
     assert "--cacert ca.pem" in line
     assert "sha256sum -c" in line
     assert re.search(r"--pin sha256//\S{44} --token \w{32}\)$", line)
     # The part before the download, run by a real shell, leaves the authority's certificate as it is.
-    writing = line.split(" && curl")[0] + " && cat ca.pem)"
+    writing = line.split(" && curl")[0] + ' && cat ca.pem && rm -r "$d")'
     done = subprocess.run(["sh", "-c", writing], check=True, capture_output=True)
-    assert done.stdout == (reachable_dir / "data" / "keys" / "ca.pem").read_bytes()
+    assert done.stdout == (data / "keys" / "ca.pem").read_bytes()
 
 
-def test_a_second_start_keeps_keys_token_and_line(reachable_dir: Path) -> None:
+def test_killing_the_supervisor_leaves_no_process_and_the_next_start_the_same_keys_and_tokens(
+    reachable_dir: Path,
+) -> None:
     data = reachable_dir / "data"
     kept = ("admin-token", "enrolment-token", "keys/server.key", "keys/server.pem", "keys/secret.key")
 
     def digests() -> list[str]:
         return [hashlib.sha256((data / name).read_bytes()).hexdigest() for name in kept]
 
-    with serving(data):
-        before = digests()
-    with serving(data):
-        after = digests()
-
-    assert after == before
-
-
-def test_killing_the_supervisor_leaves_no_process(reachable_dir: Path) -> None:
-    server = Server(reachable_dir / "data")
-    server.wait()
-    processes = server.processes()
-    for part in CHILDREN:
-        assert any(part in process.command for process in processes), part
-
-    server.process.kill()
-    server.process.wait()
+    with launched(data) as server:
+        server.wait()
+        processes, before = server.processes(), digests()
+        for part in CHILDREN:
+            assert any(part in process.command for process in processes), part
 
     assert eventually(lambda: all(process.ended() for process in processes)), [
         process for process in processes if not process.ended()
     ]
+    with serving(data):
+        assert digests() == before
 
 
 def test_killing_the_supervisor_during_the_start_leaves_no_process(reachable_dir: Path) -> None:
-    server = Server(reachable_dir / "data")
-    assert eventually(lambda: len(server.processes()) > 3)
-    processes = server.processes()
-
-    server.process.kill()
-    server.process.wait()
+    with launched(reachable_dir / "data") as server:
+        assert eventually(lambda: len(server.processes()) > 3)
+        processes = server.processes()
 
     assert eventually(lambda: all(process.ended() for process in processes))
     with serving(reachable_dir / "data"):
@@ -94,64 +82,45 @@ def test_killing_the_supervisor_during_the_start_leaves_no_process(reachable_dir
 
 def test_after_killing_everything_mid_write_it_starts_with_what_was_committed(reachable_dir: Path) -> None:
     data = reachable_dir / "data"
-    server = Server(data)
-    server.wait()
-    processes = server.processes()
-    with embedded.running(data) as url, psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("CREATE TABLE written (number integer)")
-        for number in range(100):
-            connection.execute("INSERT INTO written VALUES (%s)", [number])
-        for process in reversed(processes):
-            os.kill(process.pid, signal.SIGKILL)
-    server.process.wait()
+    with launched(data) as server:
+        server.wait()
+        with embedded.running(data) as url, psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE TABLE written (number integer)")
+            for number in range(100):
+                connection.execute("INSERT INTO written VALUES (%s)", [number])
+            for process in server.processes():
+                with contextlib.suppress(ProcessLookupError):  # the database's own helpers come and go
+                    os.kill(process.pid, signal.SIGKILL)
 
-    with (
-        serving(data),
-        embedded.running(data) as url,
-        psycopg.connect(url) as connection,
-    ):
+    with serving(data), embedded.running(data) as url, psycopg.connect(url) as connection:
         assert connection.execute("SELECT count(*) FROM written").fetchone() == (100,)
 
 
 def test_killed_parts_are_started_again(reachable_dir: Path) -> None:
     with serving(reachable_dir / "data") as server:
-        for part in ("main api", "main worker", "postgres_guard"):
+        for part in ("api-process", "worker-process", "postgres_guard"):
             killed = server.one(part)
             os.kill(killed.pid, signal.SIGKILL)
 
             assert eventually(killed.ended), part
             assert eventually(lambda part=part: any(part in process.command for process in server.processes())), part  # type: ignore[misc]  # a lambda's default
-            assert eventually(lambda: server.status() is not None), part
-        assert eventually(lambda: server.postgres() in server.processes())
-        assert server.process.poll() is None
-
-
-def test_a_killed_database_is_started_again(reachable_dir: Path) -> None:
-    with serving(reachable_dir / "data") as server:
-        killed = server.postgres()
-        assert killed is not None
-        os.kill(killed.pid, signal.SIGKILL)
-
-        assert eventually(killed.ended)
+        assert eventually(lambda: server.status() is not None)
         assert eventually(lambda: (found := server.postgres()) is not None and found in server.processes())
-        assert eventually(lambda: "ready" in (reachable_dir / "data/pg/18/postmaster.pid").read_text())
-        with embedded.running(reachable_dir / "data") as url, psycopg.connect(url) as connection:
+        postgres = server.postgres()
+        assert postgres is not None
+        os.kill(postgres.pid, signal.SIGKILL)
+
+        assert eventually(postgres.ended)
+        assert eventually(lambda: (found := server.postgres()) is not None and found.pid != postgres.pid)
+        with embedded.running(server.data_dir) as url, psycopg.connect(url) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
-
-
-def test_a_stop_takes_everything_along(reachable_dir: Path) -> None:
-    with serving(reachable_dir / "data") as server:
-        processes = server.processes()
-
-        assert server.end() == 0
-
-    assert all(process.ended() for process in processes)
+        assert server.process.poll() is None
 
 
 def test_without_worker_there_is_none_and_a_second_server_is_refused(reachable_dir: Path) -> None:
     data = reachable_dir / "data"
     with serving(data, "--no-worker") as server:
-        assert not [process for process in server.processes() if "main worker" in process.command]
+        assert not [process for process in server.processes() if "worker-process" in process.command]
         done = quarterdeckd("serve", "--data-dir", str(data), "--listen", f"127.0.0.1:{free_port()}")
 
         assert done.returncode == 1
@@ -196,4 +165,31 @@ def test_a_data_directory_in_a_closed_place_is_refused(reachable_dir: Path) -> N
 
     assert done.returncode == 1
     assert f"because {closed} is closed to it" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_external_database_is_migrated_only_when_asked(reachable_dir: Path, empty_postgres_url: str) -> None:
+    data, port = reachable_dir / "data", free_port()
+    place = ("--data-dir", str(data), "--listen", f"127.0.0.1:{port}", "--database-url", empty_postgres_url)
+
+    refused = quarterdeckd("serve", *place)
+
+    assert refused.returncode == 1
+    assert "lacks the schema of this version: serve with --migrate" in refused.stderr
+    with serving(data, "--database-url", empty_postgres_url, "--migrate") as server:
+        assert not [process for process in server.processes() if "postgres" in process.command.split(" --")[0]]
+        listed = quarterdeckd("token", "list", "--data-dir", str(data))
+        assert "admin" in listed.stdout, "the command finds the database that `serve` was told"
+    assert not (data / "pg").exists()
+
+
+def test_a_newer_schema_is_refused(reachable_dir: Path, fresh_postgres_url: str) -> None:
+    with psycopg.connect(fresh_postgres_url) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'from-the-future'")
+    place = ("--data-dir", str(reachable_dir / "data"), "--listen", f"127.0.0.1:{free_port()}")
+
+    done = quarterdeckd("serve", *place, "--database-url", fresh_postgres_url, "--migrate")
+
+    assert done.returncode == 1
+    assert "was made by a newer version of Quarterdeck; upgrade this server" in done.stderr
     assert "Traceback" not in done.stderr

@@ -84,6 +84,11 @@ def _become_owner(data_dir: Path) -> None:
             f"The data directory {data_dir} cannot be reached by this user ({error.strerror}): run this as its owner, "
             "or name another one with --data-dir."
         ) from error
+    if os.geteuid() not in {0, owner} and not os.access(data_dir, os.W_OK | os.X_OK):
+        raise Unavailable(
+            f"The data directory {data_dir} is closed to this user: run this as its owner, user id {owner}, or name "
+            "another one with --data-dir."
+        )
     if os.geteuid() == 0 and owner != 0:
         account = pwd.getpwuid(owner)
         os.initgroups(account.pw_name, account.pw_gid)
@@ -163,7 +168,7 @@ def serve(
     if file:
         told["config_file"] = str(file)
     if os.geteuid() == 0:
-        supervisor.say("Running as root; the database runs as a system user of its own. A user for the rest is safer.")
+        supervisor.say("Running as root; a user of its own, who owns the data directory, is safer.")
     supervisor.serve(config, told, migrate=migrate)
 
 

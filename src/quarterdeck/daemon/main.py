@@ -14,10 +14,10 @@ def main() -> None:
     """Run the command of this process's arguments."""
     called, *rest = sys.argv[1:] or [""]
     inner: dict[str, Callable[[list[str]], None]] = {
-        "api": _api,
-        "worker": _worker,
-        "prepare": _prepare,
-        "renew": _renew,
+        "api-process": _api,
+        "worker-process": _worker,
+        "preparation": _prepare,
+        "certificate-renewal": _renew,
     }
     if called in inner:
         inner[called](rest)

@@ -39,6 +39,7 @@ RECOVERED_SECONDS = 60.0
 API_STOP_SECONDS = 15.0
 WORKER_STOP_SECONDS = 20.0
 CERTIFICATE_CHECK_SECONDS = 12 * 3600.0
+PATIENCE_SECONDS = 5.0
 TOLD_FILE = "serve.json"
 BACKLOG = 512
 #: While something is awaited that no descriptor tells about.
@@ -236,10 +237,11 @@ class Supervisor:
         self._database_due: float | None = 0.0 if self._embedded else None
         self._database_pause = FIRST_PAUSE_SECONDS
         self._database_started_at = 0.0
+        self._patience_ends = time.monotonic() + PATIENCE_SECONDS
         migrating = ["--migrate"] if migrate or self._embedded else []
-        self._preparation: Child | None = Child("The preparation", ["prepare", *migrating])
-        self._api = Child("The API process", ["api", str(listener.fileno())], (listener.fileno(),))
-        self._workers = [Child(f"Worker {number}", ["worker"]) for number in range(1, config.workers.count + 1)]
+        self._preparation: Child | None = Child("The preparation", ["preparation", *migrating])
+        self._api = Child("The API process", ["api-process", str(listener.fileno())], (listener.fileno(),))
+        self._workers = [Child(f"Worker {number}", ["worker-process"]) for number in range(1, config.workers.count + 1)]
         self._banner = ""
         self._answered_once = False
         self._stopping = False
@@ -275,6 +277,8 @@ class Supervisor:
             signal.SIGHUP: stop,
             signal.SIGCHLD: lambda _number, _frame: None,
         }
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            del handlers[signal.SIGHUP]  # started with nohup
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         waker = signal.set_wakeup_fd(self._wake_write)
         try:
@@ -287,7 +291,6 @@ class Supervisor:
             os.close(self._wake_write)
 
     def _round(self) -> None:
-        self._wait()
         self._keep_database()
         if self._preparation is not None:
             self._prepare(self._preparation)
@@ -295,6 +298,7 @@ class Supervisor:
             self._keep(child)
         if time.monotonic() > self._certificate_check:
             self._check_certificate()
+        self._wait()
 
     def _wait(self) -> None:
         """Sleep until a child ends or says something, a signal comes, or the next thing is due."""
@@ -351,7 +355,11 @@ class Supervisor:
         self._database = embedded.try_start(self._config.data)
         if self._database is None:
             # Its predecessor is ending, or a command has it for a moment; ours is the next turn.
-            self._database_due = time.monotonic() + STEP_SECONDS
+            now = time.monotonic()
+            self._database_due = now + STEP_SECONDS
+            if now > self._patience_ends:
+                self._patience_ends = now + LONGEST_PAUSE_SECONDS
+                say("Waiting for another quarterdeckd command to let go of the database.")
         else:
             self._database_due, self._database_started_at = None, time.monotonic()
 
@@ -402,7 +410,7 @@ class Supervisor:
         self._certificate_check = time.monotonic() + CERTIFICATE_CHECK_SECONDS
         if not self._config.tls:
             return
-        renewing = [sys.executable, "-m", "quarterdeck.daemon.main", "renew"]
+        renewing = [sys.executable, "-m", "quarterdeck.daemon.main", "certificate-renewal"]
         done = subprocess.run(renewing, input=msgspec.json.encode(self._config), check=False, stdout=subprocess.PIPE)
         if done.stdout.strip() == b"renewed":
             say("The server's certificate is renewed; the API process starts again with it.")
