@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from quarterdeck.core.accounts import SYSTEM, Access
 from quarterdeck.daemon.http import mount
 from quarterdeck.dialects.rudder.dialect import RudderDialect
-from quarterdeck.services import accounts, initial
+from quarterdeck.services import accounts, initial, techniques
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Database, Provenance
 
@@ -38,6 +38,7 @@ def served(fresh_postgres_url: str) -> Iterator[Served]:
     with database.unit_of_work(Provenance(actor="tests")) as store:
         ctx = Context(account=SYSTEM, store=store)
         initial.ensure(ctx, hostname="server.example.com")
+        techniques.reload(ctx)
         for name, (access, roles) in ROLES.items():
             tokens[name] = accounts.create_token(ctx, name, access=access, roles=roles, expires_at=None)[1]
         store.commit()

@@ -23,7 +23,11 @@ class RuleTable(VersionedTable[Rule]):
 
     def with_directive(self, directive: str) -> list[Rule]:
         """The rules that use a directive."""
-        query = sqlalchemy.select(self.table).where(self.table.c.directives.any(directive)).order_by(self.table.c.id)
+        query = (
+            sqlalchemy.select(self.table)
+            .where(sqlalchemy.literal(directive) == sqlalchemy.any_(self.table.c.directives))
+            .order_by(self.table.c.id)
+        )
         return [self.from_row(row) for row in self._store.rows(query)]
 
     def to_row(self, thing: Rule) -> dict[str, Any]:
