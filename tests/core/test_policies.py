@@ -251,6 +251,14 @@ def test_an_ignored_node_keeps_what_it_has_and_an_emptied_one_loses_everything()
     assert found[N2]["policies"] == []
 
 
+def test_an_emptied_node_keeps_system_policies_and_always_enforces_them() -> None:
+    system = replace(FILE, id=TechniqueId("system"), system=True)
+    nodes = [FleetNode(id=N1, hostname="a", state=NodeState.EMPTY_POLICIES, mode=AUDIT)]
+    source = fleet({"r": [directive("d"), directive("s", system)]}, nodes=nodes, techniques=(FILE, system))
+
+    assert applied(source) == [("r-r", "d-s", "enforce")]
+
+
 def test_values_of_a_node_fill_the_holes_of_a_shared_fragment() -> None:
     values = {
         "PATH": ("/srv/${node.properties[env]}",),

@@ -41,6 +41,15 @@ def test_a_good_technique_is_fine() -> None:
     technique_checks.check(GOOD, CATALOGUE)
 
 
+def test_blocks_nested_thousands_of_levels_deep_are_refused() -> None:
+    item: Block | Call = CALL
+    for number in range(5000):
+        item = Block(id=f"b{number}", component="x", items=(item,))
+
+    with pytest.raises(Invalid, match="nested more than 32 levels deep"):
+        technique_checks.check(replace(GOOD, items=(item,)), CATALOGUE)
+
+
 @pytest.mark.parametrize(
     ("technique", "message"),
     [

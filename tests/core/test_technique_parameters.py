@@ -79,7 +79,13 @@ FORMAT = "Please modify V to match the requested format  : "
             "plain:x",
             FORMAT + "algorithm:hash, with one of the algorithms sha512-crypt",
         ),
-        (parameter("password", password_hashes=("pre-hashed",)), "sha512-crypt:$6$", ""),
+        (parameter("password", password_hashes=("pre-hashed",)), "linux-shadow-sha512:$6$", ""),
+        (parameter("password", password_hashes=("pre-hashed",)), "$6$salt$hash", ""),
+        (
+            parameter("password", password_hashes=("pre-hashed",)),
+            "plain:secret",
+            FORMAT + "algorithm:hash, with one of the algorithms pre-hashed",
+        ),
     ],
 )
 def test_what_a_value_breaks_is_told(spec: TechniqueParameter, value: str, expected: str) -> None:

@@ -224,7 +224,7 @@ class Prepared:
         self._candidates = self._read_candidates(rules, fleet)
         self._rules_of = _invert(rules, {node.id for node in fleet.nodes})
         self._slots: dict[tuple[RuleId, DirectiveId, PolicyMode], _Slot] = {}
-        self._plans: dict[tuple[tuple[int, ...], OwnMode], _Plan] = {}
+        self._plans: dict[tuple[tuple[int, ...], OwnMode, bool], _Plan] = {}
         self._conditions: dict[tuple[GroupId, ...], list[str]] = {}
         for node in fleet.nodes:
             if node.state is not NodeState.IGNORED and not node.problem:
@@ -256,15 +256,16 @@ class Prepared:
 
     def plan(self, node: FleetNode) -> _Plan:
         """What the node shares with others of the same rules and mode."""
-        rules = self._rules_of.get(node.id, ()) if node.state is not NodeState.EMPTY_POLICIES else ()
-        key = (rules, node.mode)
+        system_only = node.state is NodeState.EMPTY_POLICIES
+        key = (self._rules_of.get(node.id, ()), node.mode, system_only)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = self._make_plan(rules, node.mode)
+            plan = self._plans[key] = self._make_plan(*key)
         return plan
 
-    def _make_plan(self, rules: tuple[int, ...], mode: OwnMode) -> _Plan:
-        choice = choose(candidate for rule in rules for candidate in self._candidates[rule])
+    def _make_plan(self, rules: tuple[int, ...], mode: OwnMode, system_only: bool) -> _Plan:  # noqa: FBT001  # a key
+        candidates = (candidate for rule in rules for candidate in self._candidates[rule])
+        choice = choose(one for one in candidates if one.technique.system or not system_only)
         plan = _Plan([self._slot(candidate, mode) for candidate in choice.kept], choice.overridden)
         for slot in plan.slots:
             fragment = next(iter(slot.variants.values()), None) if not slot.shaping else None

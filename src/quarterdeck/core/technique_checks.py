@@ -13,6 +13,8 @@ from quarterdeck.core.methods import Method
 from quarterdeck.core.techniques import Block, Call, Item, Technique, TechniqueParameter
 
 LOGICS = ("weighted", "worst-case-weighted-one", "worst-case-weighted-sum", "disabled")
+#: Of blocks inside blocks.
+MAX_NESTING = 32
 _ID = re.compile(r"[A-Za-z0-9_]+")
 _VERSION = re.compile(r"[0-9]+\.[0-9]+")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -20,6 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 def check(technique: Technique, catalogue: Mapping[str, Method]) -> None:
     """Raise Invalid when the technique cannot be kept; `problems` maps where to what, the first is the message."""
+    _check_nesting(technique)
     problems = {
         **dict(_header(technique)),
         **dict(_parameters(technique)),
@@ -29,6 +32,15 @@ def check(technique: Technique, catalogue: Mapping[str, Method]) -> None:
     if problems:
         where, what = next(iter(problems.items()))
         raise Invalid(f"Technique '{technique.id}': {where}: {what}", problems=problems)
+
+
+def _check_nesting(technique: Technique) -> None:
+    """Comes first, and without recursion: everything after it walks blocks by recursion."""
+    level: list[Item] = list(technique.items)
+    for _ in range(MAX_NESTING):
+        level = [inner for item in level if isinstance(item, Block) for inner in item.items]
+    if level:
+        raise Invalid(f"Technique '{technique.id}': Blocks are nested more than {MAX_NESTING} levels deep")
 
 
 def _header(technique: Technique) -> Iterator[tuple[str, str]]:

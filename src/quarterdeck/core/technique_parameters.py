@@ -114,7 +114,9 @@ def _type_problem(parameter: TechniqueParameter, value: str) -> str:
 def _password_problem(parameter: TechniqueParameter, value: str) -> str:
     algorithm, found, _ = value.partition(":")
     allowed = parameter.constraints.password_hashes or PASSWORD_HASHES
-    if found and (algorithm in allowed or "pre-hashed" in allowed):
+    if found and algorithm in allowed:
+        return ""
+    if "pre-hashed" in allowed and (value.startswith("$") or (found and algorithm != "plain")):
         return ""
     return _format_problem(parameter, f"algorithm:hash, with one of the algorithms {', '.join(allowed)}")
 
