@@ -14,7 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from quarterdeck_agent.outcome import METHODS, Facts, Finding, Method, MethodCall, State
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
 COMPLIANT, DRIFT, ERROR = State.COMPLIANT, State.DRIFT, State.ERROR
 NOT_APPLICABLE, REPAIRED = State.NOT_APPLICABLE, State.REPAIRED
@@ -140,6 +144,8 @@ class Case:
     variables: dict[str, object] = field(default_factory=dict)
     #: Part of the audit's message.
     says: str = ""
+    #: Enforcement needs rights that only root has.
+    root: bool = False
 
     @property
     def id(self) -> str:

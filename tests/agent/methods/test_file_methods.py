@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.agent.methods.casebook import Scratch
+from tests.agent.methods.casebook import Scratch, needs_root
 
 from quarterdeck_agent.methods import contents, texts
 from quarterdeck_agent.outcome import METHODS, Facts, Finding, MethodCall, State
@@ -24,6 +24,7 @@ def test_any_content_survives_being_taken_apart(data: bytes) -> None:
     assert texts.render(texts.parse(data)) == data
 
 
+@needs_root
 def test_an_edit_keeps_owner_mode_attributes_and_the_link_to_the_file(scratch: Scratch) -> None:
     real = scratch.file("real", "a\n", 0o4750)
     os.chown(real, 12345, 54321)

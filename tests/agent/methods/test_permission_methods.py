@@ -6,7 +6,7 @@ from __future__ import annotations
 import stat
 
 import pytest
-from tests.agent.methods.casebook import Scratch
+from tests.agent.methods.casebook import Scratch, needs_root
 from tests.agent.methods.permission_cases import acl, link, tree
 
 from quarterdeck_agent.methods import acls, permissions
@@ -35,6 +35,7 @@ def test_a_mode_can_be_octal_or_symbolic(text: str, before: int, after: int) -> 
     assert permissions.wanted_mode(text, before) == after
 
 
+@needs_root
 def test_a_recursive_change_never_follows_links(scratch: Scratch) -> None:
     tree(scratch)
 
@@ -64,6 +65,7 @@ def test_depth_and_type_limit_a_recursive_change(scratch: Scratch) -> None:
     assert (mode(scratch, "f/a"), mode(scratch, "f/d/b"), mode(scratch, "f/d")) == (0o600, 0o644, 0o755)
 
 
+@needs_root
 def test_changing_the_owner_keeps_the_set_id_bits_that_the_mode_asks_for(scratch: Scratch) -> None:
     scratch.file("f", "x", 0o755)
 
