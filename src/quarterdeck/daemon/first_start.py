@@ -20,7 +20,7 @@ from quarterdeck.daemon import administration, tls
 from quarterdeck.daemon.config import Config
 from quarterdeck.daemon.whole_files import write_whole
 from quarterdeck.formats import agent_file
-from quarterdeck.services import accounts, enrolment, initial
+from quarterdeck.services import accounts, enrolment, initial, techniques
 from quarterdeck.services.context import Context
 from quarterdeck.storage import migrate as migrations
 
@@ -52,6 +52,7 @@ def prepare(config: Config, *, migrate: bool) -> str:
         )
     with administration.unit_of_work(config.database_url, "first start") as ctx:
         initial.ensure(ctx, hostname=socket.getfqdn())
+        techniques.reload(ctx)
         first = _ensure_admin_token(ctx, config.data)
         secret, until = _ensure_enrolment_token(ctx, config.data)
     return banner(config, secret, until, first=first) + name.complaint()

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which parts a process is made of: the API process, and the worker. One function per process, no logic."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+from starlette.applications import Starlette
+
+from quarterdeck.daemon import tls
+from quarterdeck.daemon.config import Config
+from quarterdeck.daemon.http import mount
+from quarterdeck.dialects.native.dialect import PREFIX as NATIVE_PREFIX
+from quarterdeck.dialects.native.dialect import NativeDialect
+from quarterdeck.dialects.native.parts import Parts as NativeParts
+from quarterdeck.dialects.rudder.dialect import RudderDialect
+from quarterdeck.dialects.rudder.parts import Parts as RudderParts
+from quarterdeck.engine import intake
+from quarterdeck.engine.tasks import run_worker
+from quarterdeck.formats.signature import SigningKey
+from quarterdeck.relaying.spool import Spool
+from quarterdeck.storage.database import Database
+from quarterdeck.web.runner import Dialect
+
+RUDDER_PREFIX = "/rudder/api"
+#: Tasks that one worker process runs at the same time; generation brings its own processes.
+WORKER_THREADS = 4
+
+
+def application(config: Config) -> Starlette:
+    """Everything that answers over HTTP. `config.database_url` names the database, the embedded one too."""
+    kept = tls.files(config.data)
+    database = Database(config.database_url, pool_size=config.threads)
+    native = NativeParts(
+        signing_key=SigningKey(kept.policy_key.read_bytes()),
+        spool=Spool(report_spool(config)),
+        started_at=datetime.now(UTC),
+        facts=_facts(config),
+    )
+    dialects: dict[str, Dialect] = {
+        RUDDER_PREFIX: RudderDialect(max_body=config.limits.body_bytes, parts=RudderParts()),
+        NATIVE_PREFIX: NativeDialect(native, max_body=config.limits.body_bytes),
+    }
+    return mount(dialects, database, threads=config.threads)
+
+
+def _facts(config: Config) -> dict[str, str]:
+    facts = {"publicUrl": config.public_url}
+    if config.tls:
+        facts["pin"] = tls.spki_pin(tls.files(config.data).server_certificate.read_bytes())
+    return facts
+
+
+async def worker(config: Config) -> None:
+    """Everything that happens without a request, until cancelled."""
+    stop, stop_draining = asyncio.Event(), threading.Event()
+    draining = asyncio.create_task(
+        asyncio.to_thread(
+            intake.drain, config.database_url, report_spool(config), stop_draining, keep_raw=config.reports.keep_raw
+        )
+    )
+    running = asyncio.create_task(
+        run_worker(
+            config.database_url, cpu=config.workers.cpu or os.cpu_count() or 1, threads=WORKER_THREADS, stop=stop
+        )
+    )
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        stop.set()
+        await running
+    finally:
+        stop_draining.set()
+        await draining
+
+
+def report_spool(config: Config) -> Path:
+    """Where reports wait between their acknowledgement and the database."""
+    return config.data / "spool" / "reports"
