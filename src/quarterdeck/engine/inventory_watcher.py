@@ -108,6 +108,8 @@ class InventoryWatcher:
             if stop is not None and stop.is_set():
                 break
             taken += self._take(dropped)
+        for signature in self._lost_signatures():
+            self._refuse(_Dropped(signature, None), "No inventory came with this signature.")
         return taken
 
     def _dropped(self) -> Iterator[_Dropped]:
@@ -115,6 +117,13 @@ class InventoryWatcher:
             for path in sorted((self.directory / name).iterdir()):
                 if path.is_file() and path.name.endswith(_ENDINGS):
                     yield _Dropped(path, _signature_of(path))
+
+    def _lost_signatures(self) -> Iterator[Path]:
+        for name in INCOMING:
+            for path in sorted((self.directory / name).iterdir()):
+                lost = path.name.endswith(_SIGNATURE_ENDINGS) and not _has_inventory(path)
+                if lost and _age(path) > self._orphan_seconds:
+                    yield path
 
     def _take(self, dropped: _Dropped) -> bool:
         if dropped.signature is None:
@@ -159,6 +168,11 @@ def _signature_of(inventory: Path) -> Path | None:
     names = (inventory.name, inventory.name.removesuffix(".gz"))
     candidates = (inventory.with_name(name + ending) for name in names for ending in _SIGNATURE_ENDINGS)
     return next((path for path in candidates if path.is_file()), None)
+
+
+def _has_inventory(signature: Path) -> bool:
+    name = signature.name.removesuffix(".gz").removesuffix(".sign")
+    return signature.with_name(name).exists() or signature.with_name(f"{name}.gz").exists()
 
 
 def _age(path: Path) -> float:

@@ -7,6 +7,7 @@ from quarterdeck.dialects.rudder import (
     directives,
     groups,
     info,
+    inventories,
     node_creation,
     nodes,
     not_yet,
@@ -26,6 +27,7 @@ SECTIONS = (
     rules.section,
     nodes.section,
     node_creation.section,
+    inventories.section,
     not_yet.section,
 )
 OPERATIONS = tuple(operation for section in SECTIONS for operation in section.operations)
