@@ -58,10 +58,9 @@ def _facts(config: Config) -> dict[str, str]:
 async def worker(config: Config) -> None:
     """Everything that happens without a request, until cancelled."""
     stop, stop_draining = asyncio.Event(), threading.Event()
+    database = Database(config.database_url, pool_size=1)
     draining = asyncio.create_task(
-        asyncio.to_thread(
-            intake.drain, config.database_url, report_spool(config), stop_draining, keep_raw=config.reports.keep_raw
-        )
+        asyncio.to_thread(intake.run, database, report_spool(config), stop_draining, keep_raw=config.reports.keep_raw)
     )
     running = asyncio.create_task(
         run_worker(
@@ -76,6 +75,7 @@ async def worker(config: Config) -> None:
     finally:
         stop_draining.set()
         await draining
+        database.close()
 
 
 def report_spool(config: Config) -> Path:

@@ -1,35 +1,72 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes what agents reported out of the spool, batch by batch, one unit of work each.
+"""From the spool into the database, as long as the process lives: one batch is one unit of work.
 
-One process at a time drains a spool, whichever holds its lock; the others wait for it to leave.
+Runs as a thread of any one process of the machine that has the spool; a lock settles which. A batch whose process
+is killed is done again by the next one, and stored once.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 
-from quarterdeck.core.accounts import SYSTEM
+from quarterdeck.core import accounts
+from quarterdeck.core.errors import Conflict, Unavailable
 from quarterdeck.relaying.spool import Drain
 from quarterdeck.services import reactions, reports
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Database, Provenance
 
+log = logging.getLogger(__name__)
 
-def drain(database_url: str, directory: Path, stop: threading.Event, *, keep_raw: bool = True) -> None:
-    """Take reports until told to stop."""
-    database = Database(database_url, pool_size=1)
+_MOST_RECORDS = 500
+_ATTEMPTS = 5
+_DELAY_SECONDS = 0.05
 
-    def take(records: Sequence[bytes]) -> Sequence[tuple[int, str]]:
-        with database.unit_of_work(Provenance(actor=SYSTEM.name, reason="reports")) as store:
-            ctx = Context(account=SYSTEM, store=store)
-            rejected = reports.ingest(ctx, records, keep_raw=keep_raw)
+
+class Intake:
+    """Takes batches. Not safe for threads: one drain, one intake."""
+
+    def __init__(self, database: Database, *, keep_raw: bool = True) -> None:
+        self._database = database
+        self._keep_raw = keep_raw
+        self._prepared: date | None = None
+
+    def take(self, records: Sequence[bytes]) -> Sequence[tuple[int, str]]:
+        """Keep a batch; those that can never be kept, with reasons. Raises Unavailable, or what is at fault."""
+        self._prepare()
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._in_one_unit(records)
+            except Conflict:
+                if attempt == _ATTEMPTS:
+                    raise
+                time.sleep(_DELAY_SECONDS * attempt)
+        raise Unavailable("The batch met others too often.")
+
+    def _in_one_unit(self, records: Sequence[bytes]) -> Sequence[tuple[int, str]]:
+        with self._database.unit_of_work(Provenance(actor=accounts.SYSTEM.name, reason="reports")) as store:
+            ctx = Context(account=accounts.SYSTEM, store=store)
+            rejected = reports.ingest(ctx, records, keep_raw=self._keep_raw)
             reactions.follow(ctx)
             store.commit()
         return rejected
 
-    try:
-        Drain(directory, take).run(stop)
-    finally:
-        database.close()
+    def _prepare(self) -> None:
+        """Partitions for today and the next days, once a day."""
+        today = datetime.now(UTC).date()
+        if self._prepared == today:
+            return
+        with self._database.unit_of_work(Provenance(actor=accounts.SYSTEM.name, reason="partitions")) as store:
+            reports.prepare_partitions(Context(account=accounts.SYSTEM, store=store))
+            store.commit()
+        self._prepared = today
+
+
+def run(database: Database, spool: Path, stop: threading.Event, *, keep_raw: bool = True) -> None:
+    """Drain the spool until told to stop. Blocks; give it a thread of its own and a connection of the pool."""
+    Drain(spool, Intake(database, keep_raw=keep_raw).take, max_records=_MOST_RECORDS).run(stop)
