@@ -460,6 +460,28 @@ def test_when_leaves_out_what_does_not_hold() -> None:
     assert [one["component"] for one in found] == ["File /b", "File /c"]
 
 
+@pytest.mark.parametrize(
+    ("when", "state", "stands"),
+    [
+        ("state", "x", True),
+        ("state", "", False),
+        ("state", "false", False),
+        ("!state", "", True),
+        ("state == a|b c", "b c", True),
+        ("state != a", "a", False),
+        ("state == a or text == same", "b", True),
+        ("state == a and text == same or path == /none", "b", False),
+        ("state == a and text == same or path == /none", "a", True),
+    ],
+)
+def test_what_when_asks(when: str, state: str, *, stands: bool) -> None:
+    technique = replace(REPEATED, items=tuple(replace(item, when=when) for item in REPEATED.items))
+    values = {"PATH": ("/a",), "STATE": (state,)}
+    source = fleet({"r": [directive("d", technique, parameters=values)]}, techniques=(technique,))
+
+    assert bool(documents(source)[N1]["policies"][0]["items"]) is stands
+
+
 def test_a_nodes_value_may_decide_which_calls_stand_there() -> None:
     parameters = {"PATH": ("/a", "/${node.properties[p]}"), "STATE": ("${node.properties[s]}", "present")}
     nodes = [

@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quarterdeck.core import policies, technique_checks
+from quarterdeck.core.directives import Directive
 from quarterdeck.core.errors import Invalid
-from quarterdeck.core.ids import TechniqueId
+from quarterdeck.core.ids import DirectiveId, NodeId, RuleId, TechniqueId
+from quarterdeck.core.policies import AppliedRule, Fleet, FleetNode
+from quarterdeck.core.rules import Rule
 from quarterdeck.core.techniques import PARAMETERS_SECTION, Block, Call, Constraints, Technique, TechniqueParameter
-from quarterdeck.formats import technique_yaml
+from quarterdeck.formats import agent, method_catalogue, technique_yaml
 
 DOCUMENT = """\
 format: 1
@@ -229,6 +235,43 @@ techniques = st.builds(
     multi_instance=st.booleans(),
     tags=tags,
 )
+
+
+def test_the_document_of_the_manual_is_a_good_technique() -> None:
+    manual = Path(__file__).parents[2] / "docs" / "how-to" / "write-a-technique.md"
+    document = manual.read_text().partition("```yaml\n")[2].partition("```")[0]
+
+    technique = technique_yaml.read(document)
+
+    technique_checks.check(technique, method_catalogue.load())
+    assert technique.parameters[0].id == "MOTD_TEXT"
+
+
+@given(techniques, st.lists(texts | st.sampled_from(["${rudder.node.id}", "${node.properties[a]}"]), max_size=3))
+def test_any_technique_gives_a_policy_or_a_reason(technique: Technique, values: list[str]) -> None:
+    directive = Directive(
+        id=DirectiveId("d"),
+        name="D",
+        technique=technique.id,
+        version=technique.version,
+        parameters={parameter.id: tuple(values) for parameter in technique.parameters},
+    )
+    rule = Rule(id=RuleId("r"), name="R", directives=frozenset({directive.id}))
+    node = FleetNode(id=NodeId("n"), hostname="h", properties={"a": "1"})
+    fleet = Fleet(
+        nodes=[node],
+        rules=[AppliedRule(rule, frozenset({node.id}))],
+        directives={directive.id: directive},
+        techniques={technique.key: technique},
+        methods=method_catalogue.load(),
+    )
+
+    generated = policies.generate(fleet)
+
+    for policy in generated.policies:
+        document = policies.assemble(policy, "id", generated.fragments)
+        assert document == agent.canonical(json.loads(document))
+    assert len(generated.policies) + len(generated.errors) == 1
 
 
 @given(techniques)

@@ -147,6 +147,23 @@ def test_a_password_hash_stands_in_no_report(scratch: Scratch) -> None:
     assert "bob:$6$salt$hash:" in scratch.read("/etc/shadow")
 
 
+@pytest.mark.parametrize(
+    ("commands", "fine"),
+    [
+        ("ALL", True),
+        ("/usr/bin/id", True),
+        ("/usr/bin/systemctl restart x, !/bin/su, sudoedit /etc/hosts, WEB_TOOLS", True),
+        ("id", False),
+        ("/usr/bin/id\nbob ALL=(ALL) ALL", False),
+        ("/usr/bin/id,", False),
+    ],
+)
+def test_sudo_rights_name_whole_paths_on_one_line(commands: str, *, fine: bool) -> None:
+    (parameter,) = (one for one in LIBRARY["sudoParameters"].parameters if one.name == "commands")
+
+    assert (technique_parameters.problem(parameter, commands) == "") is fine
+
+
 def test_every_technique_has_a_tour() -> None:
     assert {tour.technique for tour in TOURS} == set(LIBRARY)
     assert len(LIBRARY) >= 12

@@ -273,8 +273,15 @@ class _Expansion:
 
     def _holds(self, when: str, values: Mapping[str, variables.Template]) -> bool:
         return not when or any(
-            all(_clause_holds(self._plain(values[name]), test) for name, test in clauses) for clauses in read_when(when)
+            all(_clause_holds(self._plain(_named(values, name)), test) for name, test in clauses)
+            for clauses in read_when(when)
         )
+
+
+def _named(values: Mapping[str, variables.Template], name: str) -> variables.Template:
+    if name not in values:
+        raise Invalid(f"'when' names no parameter: '{name}'")
+    return values[name]
 
 
 def _silence(items: Iterable[dict[str, Any]]) -> None:
