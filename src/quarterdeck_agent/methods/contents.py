@@ -20,6 +20,8 @@ from quarterdeck_agent.methods.system import UnableError
 
 #: Files that methods edit in memory may not be larger; copies are streamed and have no limit.
 EDIT_LIMIT_BYTES = 64 * 1024 * 1024
+#: Previous contents kept of one file.
+BACKUPS_OF_A_FILE = 20
 #: Mode of a file that a policy creates without asking for permissions: nobody else reads it.
 PRIVATE = 0o600
 #: Mode of new files in /etc that programs of every user read.
@@ -40,21 +42,20 @@ def read(path: str) -> Optional[bytes]:
     Raises UnableError when it is no regular file or larger than EDIT_LIMIT_BYTES, OSError when it
     cannot be read.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
+    # Looked at before it is opened: opening alone starts what some devices do.
+    if _regular(path) is None:
         return None
-    except OSError as problem:
-        if problem.errno == errno.ENXIO:  # a socket, or a pipe that nobody writes
-            raise UnableError(f"{path} is not a regular file.") from problem
-        raise
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
+    with open(path, "rb", opener=_cautiously) as stream:
+        status = os.fstat(stream.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise UnableError(f"{path} is not a regular file.")
         if status.st_size > EDIT_LIMIT_BYTES:
             raise UnableError(f"{path} is larger than {EDIT_LIMIT_BYTES // 1024**2} MiB and is not edited.")
         return stream.read()
+
+
+def _cautiously(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def write(path: str, data: bytes, backups: Optional[str], mode: int = PRIVATE) -> None:
@@ -109,9 +110,17 @@ def back_up(path: str, backups: Optional[str]) -> None:
     name = os.fsdecode(encoded)
     if any(entry.startswith(f"{name}@") and entry.endswith(checksum) for entry in os.listdir(backups)):
         return
+    _forget_oldest(backups, name)
     kept = os.path.join(backups, f"{name}@{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}@{checksum}")
     with open(path, "rb") as source:
         replace(kept, lambda stream: copy(source, stream), None)
+
+
+def _forget_oldest(backups: str, name: str) -> None:
+    """Make room for one more backup of a file; their names sort by time."""
+    mine = sorted(entry for entry in os.listdir(backups) if entry.startswith(f"{name}@"))
+    for entry in mine[: max(len(mine) - BACKUPS_OF_A_FILE + 1, 0)]:
+        os.unlink(os.path.join(backups, entry))
 
 
 def remove(path: str, backups: Optional[str]) -> None:

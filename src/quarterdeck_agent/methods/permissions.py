@@ -167,14 +167,17 @@ def _status(call: MethodCall, path: str) -> os.stat_result:
 
 def _audit(choose: Choice) -> outcome.Look:
     def audit(call: MethodCall) -> Finding:
-        wish, count, found = _wish(call), 0, []
+        wish, count, differing = _wish(call), 0, 0
+        found: List[str] = []  # a tree may hold millions
         for path in choose(call):
             count += 1
-            found += _differences(path, wish, _status(call, path))
+            differences = _differences(path, wish, _status(call, path))
+            differing += len(differences)
+            found += differences[: _SHOWN - len(found)] if len(found) < _SHOWN else []
         if not found:
             return outcome.compliant(f"Permissions of {count} {'path' if count == 1 else 'paths'} are as expected.")
-        more = [f"... and {len(found) - _SHOWN} more."] if len(found) > _SHOWN else []
-        return outcome.drift("\n".join(found[:_SHOWN] + more))
+        more = [f"... and {differing - len(found)} more."] if differing > len(found) else []
+        return outcome.drift("\n".join(found + more))
 
     return audit
 

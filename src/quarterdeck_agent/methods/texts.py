@@ -8,7 +8,6 @@ what is not UTF-8 travels as surrogate escapes.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -62,8 +61,9 @@ class Text:
 
 def parse(data: bytes) -> Text:
     """Take a file's content apart; new lines will end like most of the lines found."""
-    pieces = re.findall(r"([^\n]*?)(\r?\n|\Z)", data.decode("utf-8", "surrogateescape"))
-    lines = tuple(Line(body, end) for body, end in pieces if body or end)
+    *ended, last = data.decode("utf-8", "surrogateescape").split("\n")
+    found = [Line(piece[:-1], "\r\n") if piece.endswith("\r") else Line(piece, "\n") for piece in ended]
+    lines = (*found, Line(last, "")) if last else tuple(found)
     dos = sum(line.end == "\r\n" for line in lines)
     return Text(lines, "\r\n" if dos * 2 > len(lines) else "\n")
 

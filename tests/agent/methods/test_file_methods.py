@@ -60,6 +60,29 @@ def test_previous_contents_are_backed_up_once_each(scratch: Scratch) -> None:
     assert all("work%2Ff@" in path.name for path in kept)
 
 
+def test_only_the_newest_backups_of_a_file_are_kept(scratch: Scratch) -> None:
+    scratch.file("f", "0\n")
+    scratch.file("other", "0\n")
+    scratch.enforce("file_content", path="{work}/other", lines="x", enforce="true")
+    for number in range(1, contents.BACKUPS_OF_A_FILE + 6):
+        scratch.enforce("file_content", path="{work}/f", lines=str(number), enforce="true")
+
+    kept = [path.name for path in (scratch.state / "backups").iterdir()]
+
+    assert sum("work%2Ff@" in name for name in kept) == contents.BACKUPS_OF_A_FILE
+    assert sum("work%2Fother@" in name for name in kept) == 1
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/", "{work}/pipe"])
+def test_what_is_no_regular_file_is_never_edited(scratch: Scratch, path: str) -> None:
+    os.mkfifo(scratch.work / "pipe")
+
+    found = scratch.audit("file_lines_present", path=path, lines="a")
+
+    assert found.state is State.ERROR
+    assert "is not a regular file" in found.message
+
+
 def test_a_removed_file_is_backed_up(scratch: Scratch) -> None:
     scratch.file("f", "precious")
 

@@ -100,3 +100,13 @@ def test_editing_a_file_keeps_its_owner_mode_and_access_control_list(scratch: Sc
 
     assert acls.get(str(scratch.work / "f")) == before
     assert scratch.audit("file_content", path="{work}/f", lines="new", enforce="true").state is State.COMPLIANT
+
+
+def test_of_many_differences_only_some_are_named(scratch: Scratch) -> None:
+    for number in range(30):
+        scratch.file(f"f/{number}", "x")
+
+    found = scratch.audit("permissions_recursive", path="{work}/f", mode="u=rwX,go=")
+
+    assert len(found.message.splitlines()) == 11
+    assert found.message.endswith("... and 21 more.")
