@@ -100,10 +100,13 @@ def test_check_names_what_is_wrong(stopped: Path) -> None:
     assert f"FAILED keys: others may read {stopped}/keys/policy.key; run `chmod 600 " in done.stdout
 
 
-def test_a_backup_restores_into_a_new_directory(stopped: Path) -> None:
+@pytest.mark.parametrize("made_before", [False, True])
+def test_a_backup_restores_into_a_new_directory(stopped: Path, reachable_dir: Path, *, made_before: bool) -> None:
     place = ("--data-dir", str(stopped))
     quarterdeckd("token", "create", "kept", "--access", "read", *place)
-    target, fresh = stopped.parent / "backup.tar", stopped.parent / "restored"
+    target, fresh = reachable_dir / "backup.tar", reachable_dir / "restored"
+    if made_before:
+        fresh.mkdir(mode=0o700)
 
     written = quarterdeckd("backup", str(target), *place)
     restored = quarterdeckd("restore", str(target), "--data-dir", str(fresh))
@@ -111,11 +114,10 @@ def test_a_backup_restores_into_a_new_directory(stopped: Path) -> None:
     assert written.returncode == 0, written.stderr
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert restored.returncode == 0, restored.stderr
+    assert sorted(path.name for path in fresh.iterdir()) == ["keys", "pg"]
     assert "kept" in quarterdeckd("token", "list", "--data-dir", str(fresh)).stdout
     for name in ("server.key", "secret.key", "policy.key"):
         assert (fresh / "keys" / name).read_bytes() == (stopped / "keys" / name).read_bytes()
-    with serving(fresh):
-        pass
 
 
 def test_a_backup_is_never_overwritten_nor_restored_over_anything(stopped: Path, tmp_path: Path) -> None:

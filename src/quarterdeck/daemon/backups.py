@@ -80,12 +80,14 @@ def restore(config: Config, source: Path) -> None:
     target = config.data
     if target.exists() and any(target.iterdir()):
         raise Conflict(f"{target} is not empty: restore into a new directory with --data-dir.")
-    # Beside the target: one rename then makes all of it appear at once.
+    # Beside the target, one rename then makes all of it appear at once. Who may not write there (a system user below
+    # /var/lib) restores inside.
+    place = target if target.exists() and not os.access(target.parent, os.W_OK) else target.parent
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.restoring-", dir=target.parent))
+        place.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.restoring-", dir=place))
     except OSError as error:
-        raise Unavailable(f"Nothing can be written next to {target}: {error.strerror}.") from error
+        raise Unavailable(f"Nothing can be written to {place}: {error.strerror}.") from error
     try:
         _unpack(source, fresh)
         if config.database_url:
@@ -94,7 +96,11 @@ def restore(config: Config, source: Path) -> None:
             with embedded.running(fresh) as url:
                 _fill(url, fresh / DUMP)
         (fresh / DUMP).unlink()
-        fresh.rename(target)
+        if place is target:
+            for entry in fresh.iterdir():
+                entry.rename(target / entry.name)
+        else:
+            fresh.rename(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

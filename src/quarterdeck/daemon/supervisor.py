@@ -355,11 +355,8 @@ class Supervisor:
         self._database = embedded.try_start(self._config.data)
         if self._database is None:
             # Its predecessor is ending, or a command has it for a moment; ours is the next turn.
-            now = time.monotonic()
-            self._database_due = now + STEP_SECONDS
-            if now > self._patience_ends:
-                self._patience_ends = now + LONGEST_PAUSE_SECONDS
-                say("Waiting for another quarterdeckd command to let go of the database.")
+            self._database_due = time.monotonic() + STEP_SECONDS
+            self._say_now_and_then("Waiting for another quarterdeckd command to let go of the database.")
         else:
             self._database_due, self._database_started_at = None, time.monotonic()
 
@@ -373,6 +370,13 @@ class Supervisor:
             self._plan_database(error.message)
         if self._database_ready:
             self._config = msgspec.structs.replace(self._config, database_url=database.url)
+        else:
+            self._say_now_and_then(f"Waiting for the embedded PostgreSQL; see {self._config.data}/pg/postgresql.log.")
+
+    def _say_now_and_then(self, text: str) -> None:
+        if time.monotonic() > self._patience_ends:
+            self._patience_ends = time.monotonic() + LONGEST_PAUSE_SECONDS
+            say(text)
 
     def _plan_database(self, event: str) -> None:
         if time.monotonic() - self._database_started_at > RECOVERED_SECONDS:

@@ -245,6 +245,7 @@ def _last_words(data_dir: Path) -> str:
 
 def _launch(data_dir: Path, lock: int, *, throwaway: bool) -> Server:
     """Start the guard and `postgres`; both inherit `lock`, which so stays held until the last of them has ended."""
+    data_dir = data_dir.absolute()  # the processes below work elsewhere
     try:
         _refuse_other_versions(data_dir)
         account = _account(data_dir)
@@ -444,9 +445,12 @@ def _write_access_rules(data_dir: Path, account: pwd.struct_passwd) -> None:
         path = _cluster(data_dir) / name
         if path.read_text() != text:
             fresh = path.with_suffix(".new")
-            fresh.write_text(text)
-            fresh.chmod(0o600)
-            _give(fresh, account)
+            fresh.unlink(missing_ok=True)
+            # The directory is not root's: what stands at this name must be made here, not followed.
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
+                if os.geteuid() == 0:
+                    os.fchown(file.fileno(), account.pw_uid, account.pw_gid)
+                file.write(text)
             fresh.replace(path)
 
 
