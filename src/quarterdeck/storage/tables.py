@@ -275,7 +275,9 @@ node_software = Table(
     "node_software",
     metadata,
     Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), primary_key=True),
-    Column("software_id", BigInteger, ForeignKey("software.id"), primary_key=True, index=True),
+    Column("software_id", BigInteger, ForeignKey("software.id"), primary_key=True),
+    # Who has this software is read from the index alone.
+    Index("node_software_software_id_idx", "software_id", "node_id"),
 )
 
 #: Content-addressed inventories, one per node and day of change.
