@@ -90,9 +90,13 @@ def _module(call: MethodCall) -> str:
 
 def _loaded(call: MethodCall) -> bool:
     name = _module(call)
-    with open(system.path("/proc/modules"), encoding="utf-8", errors="replace") as stream:
-        listed = any(line.split(" ", 1)[0] == name for line in stream)
-    return listed or os.path.isdir(system.path(f"/sys/module/{name}"))
+    if os.path.isdir(system.path(f"/sys/module/{name}")):
+        return True
+    try:
+        with open(system.path("/proc/modules"), encoding="utf-8", errors="replace") as stream:
+            return any(line.split(" ", 1)[0] == name for line in stream)
+    except FileNotFoundError as problem:
+        raise UnableError("This node's kernel has no loadable modules.") from problem
 
 
 def _audit_loaded(call: MethodCall) -> Finding:

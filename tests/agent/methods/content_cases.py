@@ -245,6 +245,10 @@ KERNEL = [
     Case(
         "kernel_module_not_loaded", {"name": "a"}, prepare=modules("a 1 0\nb 1 0\n"), files={"/proc/modules": "b 1 0\n"}
     ),
+    Case("kernel_module_loaded", {"name": "a"}, ERROR, says="no loadable modules"),
+    Case(
+        "kernel_module_loaded", {"name": "a"}, COMPLIANT, prepare=lambda scratch: scratch.file("/sys/module/a/refcnt")
+    ),
     Case("kernel_module_not_loaded", {"name": "a"}, COMPLIANT, prepare=modules("ab 1 0\n")),
     Case("kernel_module_enabled_at_boot", {"name": "nf-x"}, files={AT_BOOT: "nf-x\n"}),
     Case("kernel_module_enabled_at_boot", {"name": "../x"}, ERROR, says="not the name"),
