@@ -128,7 +128,7 @@ def _fill_static(ctx: Context, group: Group) -> None:
 
 def _fill(ctx: Context, group: Group) -> None:
     found = node_queries.match(ctx.store.connection, group.query) if group.query is not None else set()
-    if ctx.store.groups.set_members(group.id, found):
+    if ctx.store.memberships.set(group.id, found):
         ctx.emit(GroupMembersChanged(group.id))
 
 

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy
 from sqlalchemy import Row
-from sqlalchemy.dialects.postgresql import insert
 
 from quarterdeck.core.groups import Group
 from quarterdeck.core.ids import CategoryId, GroupId, NodeId
@@ -40,18 +38,6 @@ class GroupTable(VersionedTable[Group]):
         """The groups that a node is in, sorted."""
         query = sqlalchemy.select(_members.c.group_id).where(_members.c.node_id == node)
         return [GroupId(row.group_id) for row in self._store.rows(query.order_by(_members.c.group_id))]
-
-    def set_members(self, group: str, nodes: Iterable[str]) -> bool:
-        """Make the members exactly these; tells whether anything changed."""
-        wanted, present = set(nodes), set(self.members(group))
-        gone, new = present - wanted, sorted(wanted - present)
-        if gone:
-            condition = (_members.c.group_id == group) & _members.c.node_id.in_(list(gone))
-            self._store.run(sqlalchemy.delete(_members).where(condition))
-        if new:
-            rows = [{"group_id": group, "node_id": node} for node in new]
-            self._store.run(insert(_members).on_conflict_do_nothing(), rows)
-        return bool(gone or new)
 
     def to_row(self, thing: Group) -> dict[str, Any]:
         return {

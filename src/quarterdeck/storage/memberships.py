@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import sqlalchemy
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from quarterdeck.storage.tables import group_members as _members
 
@@ -19,7 +19,7 @@ class MembershipTable:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def set(self, group: str, nodes: Iterable[str], *, only: Sequence[str] | None) -> bool:
+    def set(self, group: str, nodes: Iterable[str], *, only: Sequence[str] | None = None) -> bool:
         """Make the group's members exactly these, among all nodes or among `only`; tells whether anything changed."""
         here = _members.c.group_id == group
         if only is not None:
@@ -31,7 +31,7 @@ class MembershipTable:
             left = (_members.c.group_id == group) & _members.c.node_id.in_(gone)
             self._store.run(sqlalchemy.delete(_members).where(left))
         if new:
-            rows = sqlalchemy.select(sqlalchemy.literal(group), sqlalchemy.func.unnest(sqlalchemy.literal(new)))
+            rows = sqlalchemy.select(sqlalchemy.literal(group), sqlalchemy.func.unnest(sqlalchemy.cast(new, ARRAY(sqlalchemy.Text))))
             statement = insert(_members).from_select(["group_id", "node_id"], rows)
             self._store.run(statement.on_conflict_do_nothing())
         return bool(gone or new)
