@@ -69,7 +69,7 @@ class World:
 
         def add(ctx: Context) -> None:
             ctx.store.groups.add(group)
-            ctx.store.groups.set_members(group.id, members)
+            ctx.store.memberships.set(group.id, members)
 
         self.do(add)
         return group.id

@@ -157,7 +157,7 @@ def test_a_deleted_rule_leaves_nothing_behind(small: World) -> None:
 
 def test_moving_a_node_between_groups_touches_both_sides(small: World) -> None:
     small.do(
-        lambda ctx: ctx.store.groups.set_members("web", ["node-b", "node-c"]),
+        lambda ctx: ctx.store.memberships.set("web", ["node-b", "node-c"]),
         GroupMembersChanged(GroupId("web")),
     )
     ended = small.generate()

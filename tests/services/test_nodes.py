@@ -90,7 +90,7 @@ def test_refusing_leaves_a_tombstone_and_concerns_nobody(ctx: Context) -> None:
 def test_deleting_takes_the_node_out_of_its_groups(keep_tombstone: bool, ctx: Context) -> None:
     ctx.store.nodes.add(ACCEPTED)
     ctx.store.groups.add(Group(id=GroupId("g"), name="Some group", dynamic=False))
-    ctx.store.groups.set_members("g", [ID])
+    ctx.store.memberships.set("g", [ID])
 
     deleted = nodes.delete(ctx, ID, keep_tombstone=keep_tombstone)
 
@@ -194,7 +194,7 @@ def test_groups_and_parameters_bring_properties(ctx: Context) -> None:
     ctx.store.groups.add(
         Group(id=GroupId("g"), name="Some group", properties=(Property(name="zone", value={"a": 1}),), dynamic=False)
     )
-    ctx.store.groups.set_members("g", [ID])
+    ctx.store.memberships.set("g", [ID])
 
     found = {one.name: one for one in nodes.inherited(ctx, ID)}
 

@@ -107,7 +107,7 @@ def filled(postgres_url: str) -> Iterator[Connection]:
         for one in FLEET:
             store.nodes.add(one)
         store.groups.add(Group(id=GroupId("g"), name="G"))
-        store.groups.set_members("g", ["web", "bare", "root"])
+        store.memberships.set("g", ["web", "bare", "root"])
         yield store.connection
     database.close()
 

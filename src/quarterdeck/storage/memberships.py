@@ -31,7 +31,8 @@ class MembershipTable:
             left = (_members.c.group_id == group) & _members.c.node_id.in_(gone)
             self._store.run(sqlalchemy.delete(_members).where(left))
         if new:
-            rows = sqlalchemy.select(sqlalchemy.literal(group), sqlalchemy.func.unnest(sqlalchemy.cast(new, ARRAY(sqlalchemy.Text))))
+            joining = sqlalchemy.func.unnest(sqlalchemy.cast(new, ARRAY(sqlalchemy.Text)))
+            rows = sqlalchemy.select(sqlalchemy.literal(group), joining)
             statement = insert(_members).from_select(["group_id", "node_id"], rows)
             self._store.run(statement.on_conflict_do_nothing())
         return bool(gone or new)
