@@ -158,11 +158,10 @@ class Matcher:
     def __init__(self, mode: PolicyMode, reports: Sequence[ReceivedReport], matching: Matching) -> None:
         self._mode = mode
         self._matching = matching
+        self._reports = reports
         self._by_id: dict[str, list[ReceivedReport]] = {}
-        self._by_component: dict[str, list[ReceivedReport]] = {}
         for report in reports:
             self._by_id.setdefault(report.report_id, []).append(report)
-            self._by_component.setdefault(report.component, []).append(report)
 
     def find(self, level: Sequence[ExpectedComponent]) -> list[list[Found]]:
         """What came for each of the components that stand side by side."""
@@ -195,7 +194,7 @@ class Matcher:
 
     def _named(self, name: str, values: Sequence[str]) -> dict[str, Found]:
         """The reports of one component, shared out among its values; equal values are one."""
-        reports = self._by_component.get(name)
+        reports = [report for report in self._reports if report.component == name]
         status, text = self._no_answer()
         if not reports:
             return {value: (name, value, [Outcome(status)] * values.count(value)) for value in values}
