@@ -20,7 +20,8 @@ from quarterdeck.dialects.native.parts import Parts as NativeParts
 from quarterdeck.dialects.rudder.dialect import RudderDialect
 from quarterdeck.dialects.rudder.parts import Parts as RudderParts
 from quarterdeck.engine import intake
-from quarterdeck.engine.tasks import run_worker
+from quarterdeck.engine.inventory_watcher import InventoryWatcher
+from quarterdeck.engine.tasks import Worker, run_worker
 from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying.spool import Spool
 from quarterdeck.storage.database import Database
@@ -42,10 +43,20 @@ def application(config: Config) -> Starlette:
         facts=_facts(config),
     )
     dialects: dict[str, Dialect] = {
-        RUDDER_PREFIX: RudderDialect(max_body=config.limits.body_bytes, parts=RudderParts()),
+        RUDDER_PREFIX: RudderDialect(
+            max_body=config.limits.body_bytes, parts=RudderParts(watcher=_watcher(config, database))
+        ),
         NATIVE_PREFIX: NativeDialect(native, max_body=config.limits.body_bytes),
     }
     return mount(dialects, database, threads=config.threads)
+
+
+def _watcher(config: Config, database: Database) -> InventoryWatcher:
+    """Looks for genuine agents' inventories from the start."""
+    tasks = Worker(database=database, processes=1)
+    watcher = InventoryWatcher(config.data / "inventories", lambda: tasks.unit_of_work("inventory watcher"))
+    watcher.start()
+    return watcher
 
 
 def _facts(config: Config) -> dict[str, str]:
