@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -31,9 +31,12 @@ _DELAY_SECONDS = 0.05
 class Intake:
     """Takes batches. Not safe for threads: one drain, one intake."""
 
-    def __init__(self, database: Database, *, keep_raw: bool = True) -> None:
+    def __init__(
+        self, database: Database, *, keep_raw: bool = True, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         self._database = database
         self._keep_raw = keep_raw
+        self._clock = clock
         self._prepared: date | None = None
 
     def take(self, records: Sequence[bytes]) -> Sequence[tuple[int, str]]:
@@ -50,6 +53,7 @@ class Intake:
 
     def _in_one_unit(self, records: Sequence[bytes]) -> Sequence[tuple[int, str]]:
         with self._database.unit_of_work(Provenance(actor=accounts.SYSTEM.name, reason="reports")) as store:
+            store.now = self._clock()
             ctx = Context(account=accounts.SYSTEM, store=store)
             rejected = reports.ingest(ctx, records, keep_raw=self._keep_raw)
             reactions.follow(ctx)
@@ -58,10 +62,11 @@ class Intake:
 
     def _prepare(self) -> None:
         """Partitions for today and the next days, once a day."""
-        today = datetime.now(UTC).date()
+        today = self._clock().astimezone(UTC).date()
         if self._prepared == today:
             return
         with self._database.unit_of_work(Provenance(actor=accounts.SYSTEM.name, reason="partitions")) as store:
+            store.now = self._clock()
             reports.prepare_partitions(Context(account=accounts.SYSTEM, store=store))
             store.commit()
         self._prepared = today

@@ -50,7 +50,7 @@ class AgentRequestTable:
     def claim_nonce(self, node: str, nonce: str) -> bool:
         """Remember a nonce; whether it is new."""
         statement = insert(_nonces).values(node_id=node, nonce=nonce, seen_at=self._store.now)
-        return self._store.run(statement.on_conflict_do_nothing()).rowcount == 1
+        return self._store.run(statement.on_conflict_do_nothing().returning(_nonces.c.nonce)).first() is not None
 
     def remember_nonces(self, nonces: Iterable[tuple[str, str, datetime]]) -> None:
         """Remember many at once: (node, nonce, seen at) each."""

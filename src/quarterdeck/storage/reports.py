@@ -148,9 +148,12 @@ class ReportTable:
         """Keep runs; (node, start) of those that were not there yet."""
         columns = list(zip(*rows, strict=True)) or [()] * 5
         cursor = self._execute(
-            "INSERT INTO runs (node_id, start, duration_ms, config_id, digest) "
-            "SELECT * FROM unnest(%s::text[], %s::timestamptz[], %s::integer[], %s::text[], %s::bytea[]) "
-            "ON CONFLICT DO NOTHING RETURNING node_id, start",
+            "WITH new AS (SELECT * FROM unnest(%s::text[], %s::timestamptz[], %s::integer[], %s::text[], %s::bytea[]) "
+            "AS new (node_id, start, duration_ms, config_id, digest)), "
+            "kept AS (INSERT INTO runs (node, start, duration_ms, config_id, digest) "
+            "SELECT s.number, new.start, new.duration_ms, new.config_id, new.digest "
+            "FROM new JOIN node_status s ON s.node_id = new.node_id ON CONFLICT DO NOTHING RETURNING node, start) "
+            "SELECT s.node_id, kept.start FROM kept JOIN node_status s ON s.number = kept.node",
             [list(column) for column in columns],
         )
         return {(node, start) for node, start in cursor.fetchall()}
@@ -179,8 +182,8 @@ class ReportTable:
     def runs(self, node: str, limit: int) -> list[RunRow]:
         """The latest runs of a node, newest first."""
         rows = self._execute(
-            "SELECT node_id, start, duration_ms, config_id, digest FROM runs WHERE node_id = %s "
-            "ORDER BY start DESC LIMIT %s",
+            "SELECT s.node_id, r.start, r.duration_ms, r.config_id, r.digest FROM runs r "
+            "JOIN node_status s ON s.number = r.node WHERE s.node_id = %s ORDER BY r.start DESC LIMIT %s",
             [node, limit],
         )
         return [RunRow(node, start, ms, config, bytes(digest)) for node, start, ms, config, digest in rows]

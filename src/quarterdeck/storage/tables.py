@@ -299,6 +299,8 @@ node_status = Table(
     Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), primary_key=True),
     Column("last_run", Time),
     Column("last_run_config_id", Text, nullable=False, server_default=text("''")),
+    #: stands for the node where there are very many rows
+    Column("number", Integer, Identity(always=True), nullable=False, unique=True),
     #: of the run's reports, as in `run_bodies`
     Column("last_run_digest", LargeBinary),
     #: after this moment the node's compliance is to be decided again: its run expires, or a new policy's time is up
@@ -385,11 +387,12 @@ runs = Table(
     "runs",
     metadata,
     Column("start", Time, nullable=False),
+    #: `number` of the node's row in `node_status`
+    Column("node", Integer, nullable=False),
     Column("duration_ms", Integer, nullable=False),
-    Column("node_id", Id, nullable=False),
     Column("config_id", Id, nullable=False),
     Column("digest", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("node_id", "start"),
+    PrimaryKeyConstraint("node", "start"),
     postgresql_partition_by="RANGE (start)",
 )
 

@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports from the spool into the database: each run once, only what changed, nothing lost to a bad neighbour."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from tests.agents import START, Agent, call, give_policy, item, report
+
+from quarterdeck.core.accounts import SYSTEM
+from quarterdeck.core.ids import NodeId
+from quarterdeck.core.nodes import NodeStatus
+from quarterdeck.engine import intake
+from quarterdeck.engine.intake import Intake
+from quarterdeck.formats import agent, run_documents
+from quarterdeck.relaying.spool import Drain, Spool
+from quarterdeck.services import reports
+from quarterdeck.services.context import Context
+from quarterdeck.services.reports import Slip
+from quarterdeck.storage.database import Database, Provenance
+
+
+class Reporting:
+    """A database of its own, nodes with a policy, and the intake."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.now = START + timedelta(seconds=1)
+        self.intake = Intake(database, clock=lambda: self.now)
+
+    @contextmanager
+    def unit_of_work(self, now: datetime = START) -> Iterator[Context]:
+        with self.database.unit_of_work(Provenance(actor="tests")) as store:
+            store.now = now
+            yield Context(account=SYSTEM, store=store)
+            store.commit()
+
+    def node(self, number: int = 1, *, key_number: int = 0) -> Agent:
+        one = Agent(hostname=f"web{number}.example.com", key_number=key_number)
+        with self.unit_of_work() as ctx:
+            ctx.store.nodes.add(one.as_node())
+            give_policy(ctx, [one.node], [item(call(1), call(2, value="/etc/issue"))])
+        return one
+
+    def take(self, *records: bytes) -> Sequence[tuple[int, str]]:
+        return self.intake.take(records)
+
+    def count(self, table: str) -> int:
+        with self.unit_of_work() as ctx:
+            return int(ctx.store.connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one())
+
+
+@pytest.fixture
+def reporting(fresh_postgres_url: str) -> Iterator[Reporting]:
+    database = Database(fresh_postgres_url, pool_size=4)
+    yield Reporting(database)
+    database.close()
+
+
+def record(one: Agent, run: agent.Run, *, at: datetime | None = None, key: str = "") -> bytes:
+    """What the spool holds for a run that arrived a second after its start."""
+    arrival = at or datetime.fromisoformat(run["start"]) + timedelta(seconds=1)
+    slip = Slip(
+        node=one.node,
+        nonce=os.urandom(16).hex(),
+        at=arrival.timestamp(),
+        key=key or reports.key_digest(one.certificate),
+    )
+    return reports.pack(slip, one.parcel("report", run))
+
+
+def later(minutes: int) -> datetime:
+    return START + timedelta(minutes=minutes)
+
+
+GOOD = [report(), report(id="call-2", value="/etc/issue")]
+BAD = [report(), report(id="call-2", value="/etc/issue", status="result_error", message="no such directory")]
+
+
+def test_a_run_is_kept_with_what_it_reported(reporting: Reporting) -> None:
+    one = reporting.node()
+
+    rejected = reporting.take(record(one, one.run(GOOD)))
+
+    assert rejected == []
+    with reporting.unit_of_work() as ctx:
+        [run] = ctx.store.reports.runs(one.node, 10)
+        assert (run.start, run.duration_ms, run.config_id) == (START, 1000, "20261121-115900-00000001")
+        assert b"/etc/issue" in (ctx.store.reports.body(run.digest) or b"")
+        states = ctx.store.reports.states([one.node])[NodeId(one.node)]
+        assert {(row.key.value, row.status) for row in states.values()} == {("/etc/motd", 0), ("/etc/issue", 0)}
+        assert ctx.store.nodes.run_status([one.node])[NodeId(one.node)].last_run == START
+
+
+def test_a_run_delivered_twice_is_stored_once(reporting: Reporting) -> None:
+    one = reporting.node()
+    run = one.run(GOOD)
+
+    reporting.take(record(one, run), record(one, run))
+    reporting.take(record(one, run))
+
+    assert reporting.count("runs") == 1
+    assert reporting.count("raw_runs") == 1
+
+
+def test_an_unchanged_run_leaves_one_narrow_row(reporting: Reporting) -> None:
+    one = reporting.node()
+    reporting.take(record(one, one.run(GOOD)))
+    with reporting.unit_of_work() as ctx:
+        before = ctx.store.compliance.judged([one.node])[NodeId(one.node)]
+
+    for minutes in range(5, 60, 5):
+        reporting.now = later(minutes)
+        reporting.take(record(one, one.run(GOOD, start=later(minutes))))
+
+    assert reporting.count("runs") == 12
+    assert reporting.count("run_bodies") == 1
+    assert reporting.count("raw_runs") == 2, "the first, that changed something, and the latest"
+    with reporting.unit_of_work(later(56)) as ctx:
+        assert ctx.store.compliance.judged([one.node])[NodeId(one.node)] == before
+        assert ctx.store.compliance.expired_nodes() == set()
+    with reporting.unit_of_work(later(66)) as ctx:
+        assert ctx.store.compliance.expired_nodes() == {one.node}
+
+
+def test_only_the_report_that_changed_is_written(reporting: Reporting) -> None:
+    one = reporting.node()
+    reporting.take(record(one, one.run(GOOD)))
+
+    reporting.take(record(one, one.run(BAD, start=later(5))))
+
+    with reporting.unit_of_work() as ctx:
+        rows = ctx.store.reports.states([one.node])[NodeId(one.node)].values()
+        since = {row.key.value: (row.since, row.message) for row in rows}
+    assert since == {"/etc/motd": (START, "as it should be"), "/etc/issue": (later(5), "no such directory")}
+    assert reporting.count("raw_runs") == 2
+
+
+def test_another_message_about_what_is_fine_changes_nothing(reporting: Reporting) -> None:
+    one = reporting.node()
+    reporting.take(record(one, one.run([report(message="took 3 ms")])))
+
+    reporting.take(record(one, one.run([report(message="took 4 ms")], start=later(5))))
+
+    assert reporting.count("run_bodies") == 1
+
+
+def test_reports_that_no_longer_come_are_forgotten(reporting: Reporting) -> None:
+    one = reporting.node()
+    reporting.take(record(one, one.run(GOOD)))
+
+    reporting.take(record(one, one.run(GOOD[:1], start=later(5))))
+
+    assert reporting.count("report_states") == 1
+
+
+def test_several_reports_of_one_value_are_kept_apart(reporting: Reporting) -> None:
+    one = reporting.node()
+
+    reporting.take(record(one, one.run([report(status="result_error", message=text) for text in "abc"])))
+
+    with reporting.unit_of_work() as ctx:
+        rows = ctx.store.reports.states([one.node])[NodeId(one.node)].values()
+    assert sorted((row.key.ordinal, row.message) for row in rows) == [(0, "a"), (1, "b"), (2, "c")]
+
+
+def test_a_run_that_arrives_late_does_not_replace_a_newer_one(reporting: Reporting) -> None:
+    one = reporting.node()
+    reporting.take(record(one, one.run(GOOD, start=later(10))))
+
+    reporting.take(record(one, one.run(BAD), at=later(11)))
+
+    assert reporting.count("runs") == 2
+    with reporting.unit_of_work() as ctx:
+        assert ctx.store.nodes.run_status([one.node])[NodeId(one.node)].last_run == later(10)
+        rows = ctx.store.reports.states([one.node])[NodeId(one.node)].values()
+        assert {row.status for row in rows} == {0}
+
+
+def test_runs_of_one_node_in_one_batch_count_in_their_order(reporting: Reporting) -> None:
+    one = reporting.node()
+
+    reporting.take(
+        record(one, one.run(GOOD, start=later(10))),
+        record(one, one.run(BAD)),
+        record(one, one.run(BAD, start=later(5))),
+    )
+
+    assert reporting.count("runs") == 3
+    with reporting.unit_of_work() as ctx:
+        rows = ctx.store.reports.states([one.node])[NodeId(one.node)].values()
+        assert {row.status for row in rows} == {0}
+
+
+def test_very_long_values_are_kept(reporting: Reporting) -> None:
+    one = reporting.node()
+
+    rejected = reporting.take(record(one, one.run([report(value=os.urandom(4000).hex())])))
+
+    assert rejected == []
+    assert reporting.count("report_states") == 1
+
+
+def test_characters_that_no_database_keeps_are_replaced(reporting: Reporting) -> None:
+    one = reporting.node()
+
+    rejected = reporting.take(record(one, one.run([report(message="a\0b", status="result_error")])))
+
+    assert rejected == []
+    with reporting.unit_of_work() as ctx:
+        [row] = ctx.store.reports.states([one.node])[NodeId(one.node)].values()
+    assert row.message == "a\ufffdb"
+
+
+def _poisons(one: Agent, other: Agent) -> dict[str, bytes]:
+    bomb = gzip.compress(b"[" + b" " * (run_documents.MAX_BYTES + 10) + b"]")
+    slip = Slip(node=one.node, nonce="0" * 32, at=START.timestamp(), key=reports.key_digest(one.certificate))
+    no_zone = one.run(GOOD)
+    no_zone["start"] = "2026-11-21T12:00:00"
+    return {
+        "no slip": b"garbage",
+        "no parcel": reports.pack(slip, b"garbage"),
+        "not gzip": reports.pack(slip, one.wrap("report", b"garbage")),
+        "a bomb": reports.pack(slip, one.wrap("report", bomb)),
+        "cut off": reports.pack(slip, one.wrap("report", agent.pack_payload(one.run(GOOD))[:-9])),
+        "not JSON": reports.pack(slip, one.wrap("report", gzip.compress(b"{"))),
+        "wrong field": record(one, one.run([report(status=3)])),  # type: ignore[arg-type]  # that is the point
+        "unknown status": record(one, one.run([report(status="result_splendid")])),
+        "about another node": record(one, one.run(GOOD, node=other.node)),
+        "without zone": record(one, no_zone, at=START),
+        "from the future": record(one, one.run(GOOD, start=later(60 * 24 * 3)), at=START),
+    }
+
+
+@pytest.mark.parametrize("kind", list(_poisons(Agent(), Agent())))
+def test_a_bad_report_is_rejected_and_its_neighbours_are_kept(reporting: Reporting, kind: str) -> None:
+    one, other = reporting.node(1), reporting.node(2)
+    poison = _poisons(one, other)[kind]
+
+    rejected = reporting.take(record(one, one.run(GOOD)), poison, record(other, other.run(GOOD)))
+
+    [(position, reason)] = rejected
+    assert position == 1
+    assert reason
+    assert reporting.count("runs") == 2
+
+
+def test_reports_of_a_node_that_is_gone_are_rejected(reporting: Reporting) -> None:
+    one, other = reporting.node(1), Agent(hostname="gone.example.com")
+
+    rejected = reporting.take(record(other, other.run(GOOD)), record(one, one.run(GOOD)))
+
+    assert [position for position, _ in rejected] == [0]
+    assert reporting.count("runs") == 1
+
+
+def test_reports_of_a_node_that_was_refused_meanwhile_are_rejected(reporting: Reporting) -> None:
+    waiting = Agent()
+    with reporting.unit_of_work() as ctx:
+        ctx.store.nodes.add(waiting.as_node(NodeStatus.PENDING))
+
+    assert len(reporting.take(record(waiting, waiting.run(GOOD)))) == 1
+
+
+def test_a_report_signed_with_a_key_that_was_replaced_is_rejected(reporting: Reporting) -> None:
+    one = reporting.node()
+    former = Agent(node=one.node, key_number=1)
+
+    rejected = reporting.take(record(former, former.run(GOOD)))
+
+    assert [position for position, _ in rejected] == [0]
+
+
+def test_a_certificate_renewed_with_the_same_key_does_not_hurt(reporting: Reporting) -> None:
+    one = reporting.node()
+
+    assert reporting.take(record(one, one.run(GOOD), key="another certificate")) == []
+
+
+def test_nonces_of_spooled_requests_are_remembered(reporting: Reporting) -> None:
+    one = reporting.node()
+
+    reporting.take(record(one, one.run(GOOD)), record(one, one.run(GOOD, start=later(5))))
+
+    assert reporting.count("agent_nonces") == 2
+
+
+# -- through the spool ------------------------------------------------------------------
+
+
+def test_what_is_drained_is_in_the_database_and_off_the_disk(reporting: Reporting, tmp_path: Path) -> None:
+    agents = [reporting.node(number) for number in range(5)]
+    spool = Spool(tmp_path, reserve_bytes=0)
+    for one in agents:
+        spool.append(record(one, one.run(GOOD)))
+    spool.append(b"poison")
+    stop = threading.Event()
+    thread = threading.Thread(target=intake.run, args=(reporting.database, tmp_path, stop))
+    thread.start()
+    try:
+        for _ in range(600):
+            if not list(tmp_path.glob("*.batch")):
+                break
+            stop.wait(0.05)
+    finally:
+        stop.set()
+        thread.join()
+
+    assert reporting.count("runs") == 5
+    assert not list(tmp_path.glob("*.batch"))
+    assert [path.read_bytes() for path in (tmp_path / "quarantine").glob("*.record")] == [b"poison"]
+
+
+def test_a_batch_whose_drain_died_after_the_commit_is_stored_once(reporting: Reporting, tmp_path: Path) -> None:
+    one = reporting.node()
+    spool = Spool(tmp_path, reserve_bytes=0)
+    spool.append(record(one, one.run(GOOD)))
+    reporting.take(*[entry for path in tmp_path.glob("*.batch") for entry in _records(path)])
+
+    drained = Drain(tmp_path, reporting.intake.take).once()
+
+    assert drained == 1
+    assert reporting.count("runs") == 1
+
+
+def _records(path: Path) -> list[bytes]:
+    from quarterdeck.relaying import spool
+
+    return list(spool.records(path))
+
+
+def test_without_a_database_reports_wait(tmp_path: Path) -> None:
+    database = Database("postgresql://nobody@127.0.0.1:1/nothing", pool_size=1)
+    spool = Spool(tmp_path, reserve_bytes=0)
+    spool.append(b"anything")
+    stop = threading.Event()
+    thread = threading.Thread(target=intake.run, args=(database, tmp_path, stop))
+
+    thread.start()
+    stop.wait(0.3)
+    stop.set()
+    thread.join()
+    database.close()
+
+    assert len(list(tmp_path.glob("*.batch"))) == 1
+    assert not (tmp_path / "quarantine").exists()
+
+
+# -- retention ---------------------------------------------------------------------------------
+
+
+def test_days_are_partitions_and_old_ones_are_dropped(reporting: Reporting) -> None:
+    one = reporting.node()
+    with reporting.unit_of_work(datetime.now(UTC)) as ctx:
+        reports.prepare_partitions(ctx)
+        reports.prepare_partitions(ctx)
+    today = reporting.now = datetime.now(UTC)
+    reporting.take(record(one, one.run(GOOD, start=today)))
+    with reporting.unit_of_work() as ctx:
+        partition = ctx.store.connection.exec_driver_sql("SELECT tableoid::regclass::text FROM runs").scalar_one()
+    assert partition == f"runs_{today:%Y%m%d}"
+
+    with reporting.unit_of_work(today + timedelta(days=reports.DAYS_KEPT + 1)) as ctx:
+        dropped = reports.forget_old_runs(ctx)
+
+    assert dropped >= 1
+    assert reporting.count("runs") == 0
+    assert reporting.count("run_bodies") == 0
+    assert reporting.count("report_states") == 2, "what the node is now stays"
+
+
+def test_an_unchanged_run_grows_the_database_by_less_than_200_bytes(reporting: Reporting) -> None:
+    nodes = [reporting.node(number) for number in range(20)]
+    reporting.take(*(record(one, one.run(GOOD)) for one in nodes))
+    times = 100
+
+    for number in range(1, times + 1):
+        reporting.take(*(record(one, one.run(GOOD, start=START + timedelta(seconds=number))) for one in nodes))
+
+    with psycopg.connect(reporting.database.url, autocommit=True) as connection:
+        row = connection.execute("SELECT pg_total_relation_size('runs_20261121')").fetchone()
+    assert row is not None
+    assert row[0] / (len(nodes) * (times + 1)) < 200
