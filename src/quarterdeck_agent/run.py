@@ -16,7 +16,7 @@ from quarterdeck_agent.client import Client
 from quarterdeck_agent.documents import Policy, Report
 from quarterdeck_agent.engine import Engine
 from quarterdeck_agent.errors import AgentError, Refused, Unreachable, Untrusted
-from quarterdeck_agent.outcome import METHODS, Method
+from quarterdeck_agent.outcome import METHODS, Facts, Method
 from quarterdeck_agent.parcels import Queue
 from quarterdeck_agent.state import StateDirectory
 
@@ -136,7 +136,7 @@ class _Run:
         result.names = {item["directive"]: item["name"] for item in found["policies"]}
         engine = Engine(
             self._methods,
-            facts.gather(),
+            _known_before(state.at("persistent")),
             audit_only=self._options.audit_only,
             backups=state.at("backups"),
             persistent=state.at("persistent"),
@@ -263,6 +263,15 @@ def rfc3339(moment: float) -> str:
     """A Unix time as RFC 3339, UTC, milliseconds."""
     whole, milliseconds = divmod(round(moment * 1000), 1000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{milliseconds:03}+00:00"
+
+
+def _known_before(persistent: str) -> Facts:
+    """Facts of the machine, with the conditions that earlier runs left behind."""
+    from quarterdeck_agent.methods import conditions  # loaded with the methods, which only a run needs
+
+    known = facts.gather()
+    known.conditions |= conditions.persistent(persistent)
+    return known
 
 
 def _all_methods() -> Mapping[str, Method]:
