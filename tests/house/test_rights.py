@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from tests.served import Served
 
 from quarterdeck.core.accounts import DANGEROUS, READING, ROLES, WRITING, Access, Account
 from quarterdeck.core.ids import AccountId
@@ -13,7 +14,6 @@ from quarterdeck.dialects.rudder.chapters import OPERATIONS
 from quarterdeck.services import accounts
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Provenance
-from tests.served import Served
 
 
 def account(access: Access | None, *roles: str) -> Account:
@@ -26,7 +26,7 @@ def test_access_write_gives_no_dangerous_right() -> None:
 
 def test_access_read_gives_only_reading_rights() -> None:
     assert account(Access.READ).rights == READING
-    assert READING & WRITING == frozenset()
+    assert frozenset() == READING & WRITING
 
 
 def test_admin_may_do_everything_the_others_may() -> None:

@@ -13,8 +13,10 @@ from quarterdeck.web.operation import Operation
 _FORMS = ("application/json", "application/x-www-form-urlencoded")
 
 
-def document(operations: Iterable[Operation], *, title: str, version: str, prefix: str, token: str) -> dict[str, Any]:
-    """The document. `prefix` stands before every path, `token` is the header that carries it."""
+def document(
+    operations: Iterable[Operation], *, title: str, version: str, prefix: str, token_header: str
+) -> dict[str, Any]:
+    """The document. `prefix` stands before every path, `token_header` carries the token."""
     rows = list(operations)
     bodies = [one.body for one in rows if one.body is not None]
     schemas, components = msgspec.json.schema_components(bodies, ref_template="#/components/schemas/{name}")
@@ -28,7 +30,7 @@ def document(operations: Iterable[Operation], *, title: str, version: str, prefi
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": token}},
+            "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": token_header}},
         },
     }
 

@@ -20,8 +20,8 @@ import anyio.to_thread
 
 from quarterdeck.core import accounts
 from quarterdeck.core.accounts import Account
-from quarterdeck.core.ids import AccountId
 from quarterdeck.core.errors import NotFound, QuarterdeckError, TooLarge
+from quarterdeck.core.ids import AccountId
 from quarterdeck.services import reactions
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Database, Provenance, Store

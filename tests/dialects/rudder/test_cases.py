@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from tests.dialects.case_tables import Story, play, stories
 from tests.served import Served
 

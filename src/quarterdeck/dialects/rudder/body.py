@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -52,7 +52,8 @@ def decode(request: Request, wanted: type[T]) -> T:
             raise Invalid(f"Expected a JSON object, got {_kind(fields)}.")
         fields = _tolerate_single_values(fields, wanted)
     else:
-        fields = {key: _typed(values, _kinds(wanted).get(key)) for key, values in form(request).items()}
+        kinds = _kinds(wanted)  # type: ignore[arg-type]  # a class is hashable, whatever its type parameter
+        fields = {key: _typed(values, kinds.get(key)) for key, values in form(request).items()}
     return convert(fields, wanted)
 
 
@@ -126,7 +127,7 @@ def general(request: Request, name: str) -> str:
 
 
 @cache
-def _kinds(wanted: Hashable) -> dict[str, Any]:
+def _kinds(wanted: Any) -> dict[str, Any]:
     """Wire name -> annotated type of a struct's fields."""
     if not isinstance(wanted, type) or not issubclass(wanted, msgspec.Struct):
         return {}

@@ -45,7 +45,7 @@ def encode_parameters(technique: Technique | None, values: Mapping[str, tuple[st
     by_section: dict[str, list[TechniqueParameter]] = {}
     for parameter in technique.parameters if technique is not None else ():
         by_section.setdefault(parameter.section, []).append(parameter)
-    sections = []
+    sections: list[dict[str, Any]] = []
     for name in sorted(by_section):
         names = [parameter.id for parameter in by_section[name]]
         repeated = technique is not None and name in technique.repeated

@@ -40,7 +40,7 @@ class ItemFields(msgspec.Struct, kw_only=True, rename="camel"):
 
     def to_item(self) -> Item:
         """The same in core's words. Raises Invalid."""
-        identity = {
+        identity: dict[str, Any] = {
             "id": self.id or str(uuid.uuid4()),
             "component": self.component,
             "condition": self.condition or "any",
