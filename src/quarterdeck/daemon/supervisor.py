@@ -259,7 +259,7 @@ class Supervisor:
         with self._signals():
             try:
                 self._keep_database()
-                for child in self._children:
+                for child in filter(None, (self._preparation, self._api)):
                     child.start()
                 while not self._stopping:
                     self._round()
@@ -396,6 +396,8 @@ class Supervisor:
             if status:
                 raise Unavailable(f"The preparation ended with status {status}; see above.")
             self._preparation = None
+            for worker in self._workers:  # not earlier: two processes that load modules are enough for a small machine
+                worker.start()
 
     def _keep(self, child: Child) -> None:
         if child.ended():
