@@ -23,7 +23,7 @@ from sqlalchemy import ColumnElement, Connection, FromClause, Numeric, Select, T
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from quarterdeck.core import java_regexes, node_queries, properties
-from quarterdeck.core.errors import Invalid
+from quarterdeck.core.errors import Invalid, Unavailable
 from quarterdeck.core.ids import ROOT, NodeId
 from quarterdeck.core.node_attributes import Kind
 from quarterdeck.core.node_queries import Criterion, NodeQuery
@@ -64,7 +64,7 @@ def match(
 ) -> set[NodeId]:
     """The nodes of this status that the query selects, or those of them that are among `only`.
 
-    Raises Invalid for a regular expression or JSONPath that cannot be evaluated.
+    Raises Invalid for a regular expression or JSONPath that cannot be evaluated; Unavailable.
     """
     if not query.criteria:
         return set()
@@ -77,6 +77,8 @@ def match(
         if isinstance(error.orig, psycopg.errors.InvalidRegularExpression):
             raise Invalid(f"The regular expression cannot be evaluated: {error.orig.diag.message_primary}") from error
         raise
+    except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
+        raise Unavailable("The database does not answer.", detail=str(error)) from error
 
 
 def compile_query(
