@@ -19,12 +19,14 @@ from typing import Any
 from quarterdeck.core import accounts
 from quarterdeck.core.errors import Conflict, Unavailable
 from quarterdeck.engine import generation
-from quarterdeck.services import group_refresh, housekeeping, policies, reactions
+from quarterdeck.services import compliance, group_refresh, housekeeping, policies, reactions
 from quarterdeck.services.context import Context
 from quarterdeck.storage import queue
 from quarterdeck.storage.database import Database, Provenance
 
 log = logging.getLogger(__name__)
+
+_EXPIRY = "expire compliance"
 
 #: After a temporary error a task waits, twice as long each time.
 _FIRST_DELAY_SECONDS = 0.2
@@ -78,6 +80,10 @@ TASKS: dict[str, TaskKind] = {
     policies.TASK: TaskKind(run=_generate, at_once=1),
     group_refresh.TASK: TaskKind(
         run=_in_one_unit(group_refresh.TASK, group_refresh.refresh), at_once=1, schedule="*/5 * * * *"
+    ),
+    policies.COMPLIANCE_TASK: TaskKind(run=_in_one_unit(policies.COMPLIANCE_TASK, compliance.configuration_changed)),
+    _EXPIRY: TaskKind(
+        run=_in_one_unit(_EXPIRY, lambda ctx, _: compliance.expire(ctx)), at_once=1, schedule="* * * * *"
     ),
     housekeeping.TASK: TaskKind(
         run=_in_one_unit(housekeeping.TASK, lambda ctx, _: housekeeping.tidy(ctx)), at_once=1, schedule="17 * * * *"

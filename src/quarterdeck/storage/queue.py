@@ -39,6 +39,7 @@ TAKEOVER = timedelta(seconds=10)
 #: How often a worker looks for tasks that nobody announced: those of dead workers, above all.
 POLL = timedelta(seconds=3)
 _RECONNECT_SECONDS = 1.0
+_CHANNEL = "ch_pgqueuer"
 
 _DELETE_QUEUED = sqlalchemy.text(
     "WITH gone AS (DELETE FROM pgqueuer WHERE id = :id AND status = 'queued' RETURNING id, priority, entrypoint) "
@@ -152,7 +153,7 @@ def _names() -> Any:
     return DBSettings(
         prefix="",
         db_schema=None,
-        channel=Channel("ch_pgqueuer"),
+        channel=Channel(_CHANNEL),
         function="fn_pgqueuer_changed",
         statistics_table="pgqueuer_statistics",
         queue_status_type="pgqueuer_status",
@@ -199,6 +200,8 @@ async def _work_connected(
     url: str, entries: Mapping[str, Entry], stop: asyncio.Event, takeover: timedelta, poll: timedelta
 ) -> None:
     async with _connection(url) as connection, _connection(url) as listening:
+        # The library tests its hearing while it begins to listen, which is too late on a second connection.
+        await listening.execute(f"LISTEN {_CHANNEL}")
         manager = _manager(connection, listening, entries)
         stopping = asyncio.create_task(_forward(stop, manager.shutdown))
         try:
