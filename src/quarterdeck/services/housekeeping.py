@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from quarterdeck.services import reports
 from quarterdeck.services.context import Context
 from quarterdeck.storage import queue
 
@@ -17,6 +18,9 @@ _TASK_LOG_KEPT = timedelta(days=3)
 
 
 def tidy(ctx: Context) -> None:
-    """Forget what is old: seen nonces, and the log of the task queue."""
+    """Forget what is old: seen nonces, runs, counters that nobody has, and the log of the task queue."""
     ctx.store.agent_requests.forget_nonces(ctx.now - _NONCES_KEPT)
+    reports.prepare_partitions(ctx)
+    reports.forget_old_runs(ctx)
+    ctx.store.compliance.sweep()
     queue.trim(ctx.store, before=ctx.now - _TASK_LOG_KEPT)

@@ -17,6 +17,8 @@ import psycopg
 
 from quarterdeck.core.compliance import Counts
 from quarterdeck.core.ids import DirectiveId, NodeId, RuleId
+from quarterdeck.core.modes import OwnMode, PolicyMode
+from quarterdeck.core.policies import Overridden
 from quarterdeck.storage.driver import raw_connection, translated
 
 if TYPE_CHECKING:
@@ -133,6 +135,23 @@ class ComplianceTable:
             return {NodeId(row[0]) for row in self._execute(query, [self._store.now])}
         rows = self._execute(f"{query} AND s.node_id = ANY(%s)", [self._store.now, list(nodes)])
         return {NodeId(row[0]) for row in rows}
+
+    def node_names(self, nodes: Collection[str] | None = None) -> dict[NodeId, tuple[str, OwnMode]]:
+        """Host name and own policy mode of these accepted nodes, or of all."""
+        query = "SELECT id, hostname, mode FROM nodes WHERE status = 'accepted'"
+        rows = self._execute(query) if nodes is None else self._execute(f"{query} AND id = ANY(%s)", [list(nodes)])
+        return {
+            NodeId(node): (hostname, PolicyMode(mode) if mode is not None else None) for node, hostname, mode in rows
+        }
+
+    def overridden(self, nodes: Collection[str]) -> dict[NodeId, tuple[Overridden, ...]]:
+        """Directives that gave way to others, of those of these nodes that have any."""
+        rows = self._execute(
+            "SELECT p.node_id, o.overridden FROM node_policies p JOIN policy_outlines o ON o.digest = p.outline "
+            "WHERE p.node_id = ANY(%s) AND jsonb_array_length(o.overridden) > 0",
+            [list(nodes)],
+        )
+        return {NodeId(node): tuple(Overridden(*one) for one in some) for node, some in rows}
 
     # -- writing ----------------------------------------------------------------
 
