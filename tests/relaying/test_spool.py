@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The spool: what is acknowledged is durable, whatever is killed; what is bad is set aside with a reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from quarterdeck.core.errors import Unavailable
+from quarterdeck.relaying import spool
+from quarterdeck.relaying.spool import Drain, Spool
+
+#: Appends numbered records from many threads and prints each number once it is acknowledged.
+_WRITER = """
+import sys, threading, itertools, os
+from pathlib import Path
+from quarterdeck.relaying.spool import Spool
+
+spool = Spool(Path(sys.argv[1]), reserve_bytes=0)
+numbers = itertools.count(int(sys.argv[2]))
+
+def work():
+    while True:
+        number = next(numbers)
+        spool.append(b"%d " % number + b"x" * 2000)
+        os.write(1, b"%d\\n" % number)
+
+for _ in range(8):
+    threading.Thread(target=work).start()
+"""
+
+#: Takes records into a file, one line each, durable before the spool's files go.
+_DRAINER = """
+import sys, os, threading
+from pathlib import Path
+from quarterdeck.relaying.spool import Drain
+
+target = open(sys.argv[2], "ab")
+
+def take(records):
+    target.write(b"".join(record.split(b" ")[0] + b"\\n" for record in records))
+    target.flush()
+    os.fsync(target.fileno())
+    return []
+
+Drain(Path(sys.argv[1]), take, max_records=50).run(threading.Event())
+"""
+
+
+def everything(directory: Path) -> list[bytes]:
+    return [record for path in spool.pending(directory) for record in spool.records(path)]
+
+
+def run_python(program: str, *arguments: object) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, env=environment
+    )
+
+
+def kill(process: subprocess.Popen[bytes]) -> bytes:
+    """Kill one process that this test started; what it had printed."""
+    os.kill(process.pid, signal.SIGKILL)
+    output, _ = process.communicate()
+    return output
+
+
+def test_records_come_out_as_they_went_in(tmp_path: Path) -> None:
+    writer = Spool(tmp_path, reserve_bytes=0)
+    records = [b"", b"one", b"\0" * 100_000, b"last"]
+
+    for record in records:
+        writer.append(record)
+
+    assert everything(tmp_path) == records
+
+
+def test_threads_that_append_together_share_a_file(tmp_path: Path) -> None:
+    writer = Spool(tmp_path, reserve_bytes=0)
+    gate = threading.Barrier(16)
+
+    def append(number: int) -> None:
+        gate.wait()
+        for turn in range(10):
+            writer.append(b"%d-%d" % (number, turn))
+
+    threads = [threading.Thread(target=append, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(set(everything(tmp_path))) == 160
+    assert len(spool.pending(tmp_path)) < 160
+
+
+def test_a_full_disk_is_told_and_nothing_is_acknowledged(tmp_path: Path) -> None:
+    writer = Spool(tmp_path, reserve_bytes=2**62)
+
+    with pytest.raises(Unavailable):
+        writer.append(b"record")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_stands_before_a_damage_is_still_read(tmp_path: Path) -> None:
+    writer = Spool(tmp_path, reserve_bytes=0)
+    writer.append(b"first")
+    [path] = spool.pending(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:-1])
+
+    assert list(spool.records(path)) == [b"first"]
+
+
+def test_bad_records_are_set_aside_with_the_reason_and_the_others_are_taken(tmp_path: Path) -> None:
+    writer = Spool(tmp_path, reserve_bytes=0)
+    for number in range(9):
+        writer.append(b"%d" % number)
+    taken: list[bytes] = []
+
+    def take(records: Sequence[bytes]) -> list[tuple[int, str]]:
+        if b"3" in records:
+            raise ValueError("three is not to my liking")
+        good = [record for record in records if record != b"7"]
+        taken.extend(good)
+        return [(position, "seven is known to be bad") for position, one in enumerate(records) if one == b"7"]
+
+    Drain(tmp_path, take).once()
+
+    assert sorted(taken) == [b"0", b"1", b"2", b"4", b"5", b"6", b"8"]
+    reasons = {
+        path.with_suffix(".record").read_bytes(): json.loads(path.read_text())["reason"]
+        for path in (tmp_path / "quarantine").glob("*.json")
+    }
+    assert reasons == {b"3": "three is not to my liking", b"7": "seven is known to be bad"}
+    assert spool.pending(tmp_path) == []
+
+
+def test_while_nothing_can_be_taken_everything_stays(tmp_path: Path) -> None:
+    writer = Spool(tmp_path, reserve_bytes=0)
+    writer.append(b"record")
+
+    def take(records: Sequence[bytes]) -> list[tuple[int, str]]:
+        raise Unavailable("not now")
+
+    with pytest.raises(Unavailable):
+        Drain(tmp_path, take).once()
+
+    assert everything(tmp_path) == [b"record"]
+
+
+def test_only_one_drain_runs_at_a_time(tmp_path: Path) -> None:
+    writer = Spool(tmp_path, reserve_bytes=0)
+    stop, entered = threading.Event(), threading.Event()
+    takers: set[int] = set()
+
+    def take(records: Sequence[bytes]) -> list[tuple[int, str]]:
+        takers.add(threading.get_ident())
+        entered.set()
+        return []
+
+    threads = [threading.Thread(target=Drain(tmp_path, take).run, args=(stop,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        writer.append(b"record")
+        entered.wait(10)
+        entered.clear()
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert len(takers) == 1
+
+
+def test_killing_the_writer_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    acknowledged: set[bytes] = set()
+    for turn in range(3):
+        process = run_python(_WRITER, tmp_path, turn * 1_000_000)
+        assert process.stdout is not None
+        first = process.stdout.readline()  # it works by now
+        time.sleep(0.2 + turn * 0.1)
+        acknowledged |= {first.strip(), *kill(process).split(b"\n")[:-1]}
+
+    kept = {record.split(b" ")[0] for record in everything(tmp_path)}
+
+    assert len(acknowledged) > 30
+    assert acknowledged <= kept
+    Spool(tmp_path, reserve_bytes=0)
+    assert not list(tmp_path.glob("*.part")), "what was not finished is removed by the next one"
+
+
+def test_killing_the_drain_loses_nothing_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    directory, target = tmp_path / "spool", tmp_path / "taken"
+    writer = Spool(directory, reserve_bytes=0)
+    for number in range(100):
+        writer.append(b"%d " % number)
+    process = run_python(_DRAINER, directory, target)
+    while not target.exists() or target.stat().st_size == 0:
+        time.sleep(0.002)
+    kill(process)
+    for number in range(100, 300):
+        writer.append(b"%d " % number)
+
+    process = run_python(_DRAINER, directory, target)
+    deadline = time.monotonic() + 30
+    while spool.pending(directory) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    kill(process)
+
+    assert {int(line) for line in target.read_bytes().split()} == set(range(300))
