@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,30 +81,55 @@ TASKS: dict[str, TaskKind] = {
     group_refresh.TASK: TaskKind(
         run=_in_one_unit(group_refresh.TASK, group_refresh.refresh), at_once=1, schedule="*/5 * * * *"
     ),
-    policies.COMPLIANCE_TASK: TaskKind(run=_in_one_unit(policies.COMPLIANCE_TASK, compliance.configuration_changed)),
+    policies.COMPLIANCE_TASK: TaskKind(
+        # One at a time: on a large fleet this computes for minutes, and must not take every thread.
+        run=_in_one_unit(policies.COMPLIANCE_TASK, compliance.configuration_changed),
+        at_once=1,
+    ),
     _EXPIRY: TaskKind(
         run=_in_one_unit(_EXPIRY, lambda ctx, _: compliance.expire(ctx)), at_once=1, schedule="* * * * *"
     ),
     housekeeping.TASK: TaskKind(
         run=_in_one_unit(housekeeping.TASK, lambda ctx, _: housekeeping.tidy(ctx)), at_once=1, schedule="17 * * * *"
     ),
+    housekeeping.RUNS_TASK: TaskKind(
+        run=_in_one_unit(housekeeping.RUNS_TASK, lambda ctx, _: housekeeping.keep_runs(ctx)),
+        at_once=1,
+        schedule="27 * * * *",
+    ),
 }
+#: What a worker asks for when it starts: the server may have been down when it was due.
+AT_START = (group_refresh.TASK, housekeeping.RUNS_TASK)
 
 
-async def run_worker(database_url: str, *, cpu: int, threads: int, stop: asyncio.Event) -> None:
+async def run_worker(
+    database_url: str, *, cpu: int, threads: int, stop: asyncio.Event, kinds: Mapping[str, TaskKind] = TASKS
+) -> None:
     """Run tasks until `stop` is set; what runs then is finished first.
 
-    `cpu` processes compute policies, `threads` tasks run at the same time.
+    `cpu` processes compute policies, `threads` tasks run at the same time; `kinds` are those this worker runs.
     """
     # One connection a task; the one generation that may run uses a second, for its claim and its snapshot.
     database = Database(database_url, pool_size=threads + 1)
     worker = Worker(database=database, processes=cpu)
     with ThreadPoolExecutor(threads, thread_name_prefix="task") as pool:
-        entries = {name: _entry(worker, kind, pool) for name, kind in TASKS.items()}
+        entries = {name: _entry(worker, kind, pool) for name, kind in kinds.items()}
         try:
+            await asyncio.get_running_loop().run_in_executor(
+                pool, _begin, worker, [name for name in AT_START if name in kinds]
+            )
             await queue.work(database_url, entries, stop=stop)
         finally:
             database.close()
+
+
+def _begin(worker: Worker, names: Sequence[str]) -> None:
+    try:
+        with worker.unit_of_work("worker start") as ctx:
+            for name in names:
+                queue.defer(ctx.store, name, dedupe_key=name)
+    except Unavailable as error:  # the queue itself waits for the database; these come with their schedule
+        log.warning("the worker starts without its database: %s", error.message)
 
 
 def _entry(worker: Worker, kind: TaskKind, pool: ThreadPoolExecutor) -> queue.Entry:

@@ -9,8 +9,9 @@ from quarterdeck.services import reports
 from quarterdeck.services.context import Context
 from quarterdeck.storage import queue
 
-#: The queue's name of the task.
+#: The queue's names of the tasks.
 TASK = "tidy up"
+RUNS_TASK = "keep runs"
 
 #: Requests of agents are acceptable for five minutes; their nonces are kept somewhat longer.
 _NONCES_KEPT = timedelta(hours=1)
@@ -24,3 +25,9 @@ def tidy(ctx: Context) -> None:
     reports.forget_old_runs(ctx)
     ctx.store.compliance.sweep()
     queue.trim(ctx.store, before=ctx.now - _TASK_LOG_KEPT)
+
+
+def keep_runs(ctx: Context) -> None:
+    """Make room for the runs of the next days, and forget those of days long past."""
+    reports.prepare_partitions(ctx)
+    reports.forget_old_runs(ctx)

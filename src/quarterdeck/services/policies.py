@@ -25,7 +25,8 @@ from quarterdeck.storage.policies import Outline, StoredPolicy
 TASK = "generate policies"
 #: The queue's name of the task that looks at compliance anew; payload: ids of nodes.
 COMPLIANCE_TASK = "recompute compliance"
-_COMPLIANCE_BATCH = 500
+#: Nodes of one such task: large enough to share work, small enough to leave room for other tasks.
+_COMPLIANCE_BATCH = 200
 
 
 # -- asking -----------------------------------------------------------------------
@@ -150,7 +151,7 @@ class _Writer:
         dropped = store.policies.drop_gone()
         if self._changed or dropped:
             store.policies.sweep()
-        for batch in _batches(self._changed, _COMPLIANCE_BATCH):
+        for batch in _batches([*self._changed, *dropped], _COMPLIANCE_BATCH):
             queue.defer(store, COMPLIANCE_TASK, batch)
         message = _summary(len(self._errors))
         store.generations.end(self._generation.id, "done", nodes_changed=len(self._changed), message=message)

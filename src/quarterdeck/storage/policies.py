@@ -202,11 +202,12 @@ class PolicyTable:
         if rows:
             self._store.run(insert(_errors), rows)
 
-    def drop_gone(self) -> int:
-        """Forget the policies and errors of nodes that are not accepted; returns how many policies went."""
+    def drop_gone(self) -> list[NodeId]:
+        """Forget the policies and errors of nodes that are not accepted; returns the nodes that had policies."""
         accepted = sqlalchemy.select(_nodes.c.id).where(_nodes.c.status == "accepted")
         self._store.run(sqlalchemy.delete(_errors).where(_errors.c.node_id.not_in(accepted)))
-        return self._store.run(sqlalchemy.delete(_policies).where(_policies.c.node_id.not_in(accepted))).rowcount
+        gone = sqlalchemy.delete(_policies).where(_policies.c.node_id.not_in(accepted)).returning(_policies.c.node_id)
+        return [NodeId(row.node_id) for row in self._store.rows(gone)]
 
     def sweep(self) -> None:
         """Forget outlines and fragments that no policy uses."""
