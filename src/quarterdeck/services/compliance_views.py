@@ -14,14 +14,16 @@ from quarterdeck.core import compliance, compliance_trees, modes
 from quarterdeck.core.compliance import Counts, Status
 from quarterdeck.core.compliance_trees import DirectiveStatus, GatheredItem
 from quarterdeck.core.directives import Directive
+from quarterdeck.core.errors import NotFound
 from quarterdeck.core.ids import DirectiveId, NodeId, RuleId
 from quarterdeck.core.modes import OwnMode
+from quarterdeck.core.nodes import NodeStatus
 from quarterdeck.core.policies import Overridden
 from quarterdeck.core.rules import Rule
 from quarterdeck.core.settings import Settings
 from quarterdeck.services import compliance as decisions
 from quarterdeck.services.context import Context
-from quarterdeck.storage.compliance import Judged
+from quarterdeck.storage.compliance import Counter, Judged
 
 _BATCH = 500
 
@@ -127,10 +129,11 @@ def of_node(ctx: Context, node_id: str, *, deep: bool = True) -> NodeCompliance:
     found = list(_nodes(ctx, [node_id], deep=deep))
     if found:
         return found[0]
-    ctx.store.nodes.get(node_id)
-    [(hostname, mode)] = ctx.store.compliance.node_names([node_id]).values()
+    node = ctx.store.nodes.get(node_id)
+    if node.status is not NodeStatus.ACCEPTED:
+        raise NotFound(f"Node with id '{node_id}' is not accepted, so there is no compliance of it.")
     return NodeCompliance(
-        node=NodeId(node_id), hostname=hostname, mode=mode, counts=compliance.EMPTY, directives=(), overridden=()
+        node=node.id, hostname=node.hostname, mode=node.mode, counts=compliance.EMPTY, directives=(), overridden=()
     )
 
 
@@ -146,7 +149,7 @@ def of_rule(ctx: Context, rule_id: str, *, deep: bool = True) -> RuleCompliance:
     """One rule. Raises NotFound."""
     rule = ctx.store.rules.get(rule_id)
     known = names(ctx)
-    concerned = [node for node, one in _shallow(ctx).items() if any(some.rule == rule.id for some in one.counters)]
+    concerned = _concerned(ctx, lambda one: one.rule == rule.id)
     return _of_rules(known, list(_nodes(ctx, concerned, deep=deep)), [rule])[0]
 
 
@@ -162,13 +165,15 @@ def of_directive(ctx: Context, directive_id: str, *, deep: bool = True) -> Direc
     """One directive. Raises NotFound."""
     directive = ctx.store.directives.get(directive_id)
     known = names(ctx)
-    judged = _shallow(ctx)
-    concerned = [node for node, one in judged.items() if any(some.directive == directive.id for some in one.counters)]
+    concerned = _concerned(ctx, lambda one: one.directive == directive.id)
     return _of_directives(known, list(_nodes(ctx, concerned, deep=deep)), [directive])[0]
 
 
-def _shallow(ctx: Context) -> dict[NodeId, Judged]:
-    return ctx.store.compliance.judged(None)
+def _concerned(ctx: Context, has: Callable[[Counter | Overridden], bool]) -> list[NodeId]:
+    """Nodes that count something of this kind, or on which it gave way."""
+    judged = ctx.store.compliance.judged(None)
+    gone = ctx.store.compliance.overridden(judged)
+    return [node for node, one in judged.items() if any(map(has, one.counters)) or any(map(has, gone.get(node, ())))]
 
 
 # -- nodes ---------------------------------------------------------------------------

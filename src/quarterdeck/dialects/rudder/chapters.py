@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from quarterdeck.dialects.rudder import (
+    compliance,
     directives,
     groups,
     info,
@@ -25,6 +26,7 @@ SECTIONS = (
     groups.section,
     directives.section,
     rules.section,
+    compliance.section,
     nodes.section,
     node_creation.section,
     inventories.section,
