@@ -150,6 +150,8 @@ class _Translation:
             self._write(f"(?P<{found[1]}>", None)
         elif opening in ("(", "(?:"):
             self._write(opening, "(?:")
+        elif opening in ("(?=", "(?!", "(?<=", "(?<!"):
+            self._write(opening, opening)
         else:
             self._write(opening, None)
 
