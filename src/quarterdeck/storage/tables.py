@@ -41,6 +41,19 @@ Id = Text(collation="C")
 Time = DateTime(timezone=True)
 
 
+def _categories(name: str) -> Table:
+    """A tree of folders, for one kind of thing."""
+    return Table(
+        name,
+        metadata,
+        Column("id", Id, primary_key=True),
+        Column("name", Text, nullable=False),
+        Column("description", Text, nullable=False),
+        Column("parent", Id, nullable=False),
+        Column("system", Boolean, nullable=False),
+    )
+
+
 # -- who asks -----------------------------------------------------------------
 
 accounts = Table(
@@ -148,15 +161,7 @@ directives = Table(
     Index("directives_technique_idx", "technique", "version"),
 )
 
-rule_categories = Table(
-    "rule_categories",
-    metadata,
-    Column("id", Id, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("description", Text, nullable=False),
-    Column("parent", Id, nullable=False),
-    Column("system", Boolean, nullable=False),
-)
+rule_categories = _categories("rule_categories")
 
 rules = Table(
     "rules",
@@ -173,15 +178,7 @@ rules = Table(
     Column("tags", JSONB, nullable=False),
 )
 
-group_categories = Table(
-    "group_categories",
-    metadata,
-    Column("id", Id, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("description", Text, nullable=False),
-    Column("parent", Id, nullable=False),
-    Column("system", Boolean, nullable=False),
-)
+group_categories = _categories("group_categories")
 
 groups = Table(
     "groups",
@@ -206,7 +203,7 @@ group_members = Table(
 
 # -- nodes --------------------------------------------------------------------------
 
-#: Never the same twice, also when a deleted node comes back, so that what was made of an older row is known to be stale.
+#: Never the same twice, also when a deleted node comes back: what was made of an older row is known to be stale.
 node_versions = Sequence("node_versions", metadata=metadata)
 node_version = Column("version", BigInteger, nullable=False, server_default=node_versions.next_value())
 
