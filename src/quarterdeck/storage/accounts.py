@@ -17,6 +17,10 @@ from quarterdeck.storage.versioned import VersionedTable
 _SECRETS = ("token_digest", "password_hash")
 
 
+#: Made once: every request asks it.
+_BY_TOKEN = sqlalchemy.select(tables.accounts).where(tables.accounts.c.token_digest == sqlalchemy.bindparam("digest"))
+
+
 class AccountTable(VersionedTable[Account]):
     table = tables.accounts
     kind = "account"
@@ -24,7 +28,7 @@ class AccountTable(VersionedTable[Account]):
 
     def by_token(self, digest: bytes) -> Account | None:
         """The account of a token, by the token's SHA-256."""
-        row = self._store.run(sqlalchemy.select(self.table).where(self.table.c.token_digest == digest)).first()
+        row = self._store.run(_BY_TOKEN, {"digest": digest}).first()
         return self.from_row(row) if row is not None else None
 
     def by_name(self, name: str) -> Account | None:

@@ -53,6 +53,8 @@ _ADMINISTERED = (*_VERSIONED, "accepted_at")
 _STAMPS = sqlalchemy.select(_nodes.c.id, _nodes.c.version, _nodes.c.status, _status.c.last_run).outerjoin_from(
     _nodes, _status, _status.c.node_id == _nodes.c.id
 )
+#: Made once: putting a statement together takes as long as answering it.
+_STAMP = _STAMPS.where(_nodes.c.id == sqlalchemy.bindparam("node"))
 
 #: Columns that hold most of a node's bytes; few look at them.
 _BULKY = ("accounts", "environment", "lists")
@@ -109,11 +111,11 @@ class NodeTable(VersionedTable[Node]):
         query = _STAMPS.where(_nodes.c.status == status.value)
         if only is not None:
             query = query.where(_nodes.c.id == sqlalchemy.any_(sqlalchemy.literal(list(only), ARRAY(Text))))
-        return [Stamp._make(row) for row in self._store.run(query.order_by(_nodes.c.id))]
+        return list(map(Stamp._make, self._store.rows(query.order_by(_nodes.c.id))))
 
     def stamp(self, node: str) -> Stamp | None:
         """One node's stamp, whatever its status; None when there is no such node."""
-        row = self._store.run(_STAMPS.where(_nodes.c.id == node)).first()
+        row = self._store.run(_STAMP, {"node": node}).first()
         return Stamp._make(row) if row is not None else None
 
     def match(self, query: NodeQuery, status: NodeStatus = NodeStatus.ACCEPTED) -> set[NodeId]:
@@ -128,7 +130,7 @@ class NodeTable(VersionedTable[Node]):
         wanted = _nodes.c.id == sqlalchemy.any_(sqlalchemy.literal(list(ids), ARRAY(Text)))
         columns = list(_nodes.c) if with_bulk else _SLIM_COLUMNS
         software = self.software(ids) if with_software else {}
-        for row in self._store.run(sqlalchemy.select(*columns).where(wanted).order_by(_nodes.c.id)):
+        for row in self._store.rows(sqlalchemy.select(*columns).where(wanted).order_by(_nodes.c.id)):
             yield self._node(row, software.get(row.id, ()), with_bulk=with_bulk), row.version
 
     def accepted_with(self, hostname: str) -> list[NodeId]:

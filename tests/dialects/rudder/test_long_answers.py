@@ -132,8 +132,8 @@ def test_a_long_answer_is_the_same_in_memory_and_in_a_file(max_memory: int) -> N
     pieces = [f"{number:9d}\n".encode() * 10 for number in range(10_000)]
     answer, other = LongAnswer(max_memory), LongAnswer(max_memory)
     for piece in pieces:
-        answer.add(piece)
-        other.add(piece)
+        answer.add([piece])
+        other.add([piece])
 
     async def read() -> list[bytes]:
         return [piece async for piece in answer.source()]

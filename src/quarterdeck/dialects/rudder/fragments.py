@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import IO, NamedTuple
 
 import anyio.to_thread
@@ -45,11 +45,14 @@ class FragmentCache:
         """The fragments that are there, of exactly these versions."""
         found = {}
         with self._lock:
+            # Who was used last matters only when there is not room for all.
+            crowded = self._size > self.max_bytes // 2
             for node, version in versions:
                 kept = self._kept.get((node, include))
                 if kept is not None and kept.version == version:
-                    self._kept.move_to_end((node, include))
                     found[node] = kept.fragment
+                    if crowded:
+                        self._kept.move_to_end((node, include))
         return found
 
     def keep(self, include: str, fragments: Iterable[tuple[str, int, Fragment]]) -> None:
@@ -74,7 +77,7 @@ class LongAnswer:
         self._size = 0
         self._file: IO[bytes] | None = None
 
-    def add(self, *pieces: bytes) -> None:
+    def add(self, pieces: Sequence[bytes]) -> None:
         """Append pieces."""
         self._size += sum(map(len, pieces))
         if self._size <= self._max_memory:

@@ -51,7 +51,7 @@ class Field(NamedTuple):
 
 def print_date(when: datetime | None) -> str | None:
     """ISO 8601 in UTC without fractions of a second."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if when is not None else None
+    return f"{when.astimezone(UTC).isoformat()[:19]}Z" if when is not None else None
 
 
 def _megabytes(size: Any) -> int | None:

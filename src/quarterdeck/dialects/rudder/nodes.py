@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -57,24 +56,24 @@ def _list(ctx: Context, request: Request, status: NodeStatus, action: str) -> An
     include = _include(request)
     stamps = nodes.stamps(ctx, status, _query(request))
     answer = LongAnswer()
-    answer.add(f'{{"action":"{action}","result":"success","data":{{"nodes":['.encode())
+    answer.add([f'{{"action":"{action}","result":"success","data":{{"nodes":['.encode()])
     separator = b""
     for start in range(0, len(stamps), _CHUNK):
-        for pieces in _spliced(ctx, request, include, stamps[start : start + _CHUNK]):
-            answer.add(separator, *pieces)
+        pieces: list[bytes] = []
+        for node in _shown(ctx, request, include, stamps[start : start + _CHUNK]):
+            pieces += (separator, *node)
             separator = b","
-    answer.add(b"]}}")
+        answer.add(pieces)
+    answer.add([b"]}}"])
     if body.general(request, "prettify") == "true":
         return Answer(headers=(envelope.CONTENT_TYPE,), body=msgspec.json.format(answer.joined(), indent=2))
     return Answer(headers=(envelope.CONTENT_TYPE,), body=answer.source())
 
 
-def _spliced(ctx: Context, request: Request, include: Include, stamps: list[Stamp]) -> Iterator[tuple[bytes, ...]]:
-    """The JSON objects of nodes, in pieces; a node that is gone meanwhile is left out."""
+def _shown(ctx: Context, request: Request, include: Include, stamps: list[Stamp]) -> list[tuple[bytes, ...]]:
+    """The JSON objects of nodes, each in pieces; a node that is gone meanwhile is left out."""
     found = _fragments(ctx, request, include, stamps)
-    for one in stamps:
-        if one.id in found:
-            yield include.splice(found[one.id], one.last_run)
+    return [include.splice(found[one.id], one.last_run) for one in stamps if one.id in found]
 
 
 def _fragments(ctx: Context, request: Request, include: Include, stamps: list[Stamp]) -> dict[str, Fragment]:
@@ -127,7 +126,7 @@ def node_details(ctx: Context, request: Request) -> Reply:
     """Get one node, whether accepted, pending or deleted."""
     node_id = request.params["id"]
     stamp = nodes.stamp(ctx, node_id)
-    shown = list(_spliced(ctx, request, _include(request), [stamp])) if stamp is not None else []
+    shown = _shown(ctx, request, _include(request), [stamp]) if stamp is not None else []
     if not shown:
         raise NotFound(f"Node with ID '{node_id}' was not found in Rudder")
     return Reply([msgspec.Raw(b"".join(shown[0]))], id=node_id)
