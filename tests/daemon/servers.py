@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import socket
@@ -17,6 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from quarterdeck.daemon import commands
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-m", "quarterdeck.daemon.main"]
 
@@ -28,11 +31,25 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-def quarterdeckd(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    """Run one command of the daemon to its end."""
+def quarterdeckd(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run one command of the daemon to its end, in a process of its own."""
     return subprocess.run(
-        [*PROGRAM, *arguments], input=text, capture_output=True, text=True, check=False, env=environment(), timeout=60
+        [*PROGRAM, *arguments], capture_output=True, text=True, check=False, env=environment(), timeout=90
     )
+
+
+def here(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    """Run one command of the daemon in this process, which spares the loading of its modules."""
+    said, complained, before = io.StringIO(), io.StringIO(), sys.stdin
+    sys.stdin = io.StringIO(text)
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            commands.run(arguments)
+    except SystemExit as exit_:
+        status = exit_.code if isinstance(exit_.code, int) else 0
+    finally:
+        sys.stdin = before
+    return subprocess.CompletedProcess(["quarterdeckd", *arguments], status, said.getvalue(), complained.getvalue())
 
 
 def free_port() -> int:
@@ -42,7 +59,7 @@ def free_port() -> int:
         return int(asking.getsockname()[1])
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 50.0) -> bool:
     """True as soon as `condition` holds, False when it does not within `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.daemon.servers import quarterdeckd, serving
+from tests.daemon.servers import here, quarterdeckd, serving
 from tests.postgres import temporary_directory
 
 from quarterdeck.core.errors import Invalid
-from quarterdeck.daemon import commands
+from quarterdeck.daemon import commands, config, first_start
+from quarterdeck.storage import embedded
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +28,13 @@ def running() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def stopped() -> Iterator[Path]:
-    """The data directory of a server that has been started once and stopped."""
+    """The data directory of a server that does not run, as its first start leaves it."""
     with temporary_directory() as directory:
-        with serving(directory / "data", "--no-worker"):
-            pass
-        yield directory / "data"
+        data = directory / "data"
+        with embedded.running(data) as url:
+            values = {"data_dir": str(data), "database_url": url, "listen": "127.0.0.1:8443"}
+            first_start.prepare(config.load(values, {}), migrate=True)
+        yield data
 
 
 @pytest.fixture(params=["running", "stopped"])
@@ -45,9 +48,9 @@ def data(request: pytest.FixtureRequest) -> Path:
 def test_a_token_is_made_listed_and_revoked(data: Path) -> None:
     place = ("--data-dir", str(data))
     made = quarterdeckd("token", "create", "ci", "--access", "write", "--role", "operator", "--expires", "30d", *place)
-    listed = quarterdeckd("token", "list", *place)
-    revoked = quarterdeckd("token", "revoke", "ci", *place)
-    left = quarterdeckd("token", "list", *place)
+    listed = here("token", "list", *place)
+    revoked = here("token", "revoke", "ci", *place)
+    left = here("token", "list", *place)
 
     assert re.fullmatch(r"\w{32}\n", made.stdout), made.stderr
     assert re.search(r"^ci +write +operator +20\d\d-\d\d-\d\d \d\d:\d\d UTC +enabled$", listed.stdout, re.MULTILINE)
@@ -58,9 +61,9 @@ def test_a_token_is_made_listed_and_revoked(data: Path) -> None:
 
 def test_a_user_is_made_with_a_password_from_standard_input(stopped: Path) -> None:
     place = ("--data-dir", str(stopped))
-    made = quarterdeckd("user", "create", "ann", "--role", "admin", "--password-stdin", *place, text="long enough\n")
-    short = quarterdeckd("user", "create", "bob", "--role", "admin", "--password-stdin", *place, text="short\n")
-    listed = quarterdeckd("user", "list", *place)
+    made = here("user", "create", "ann", "--role", "admin", "--password-stdin", *place, text="long enough\n")
+    short = here("user", "create", "bob", "--role", "admin", "--password-stdin", *place, text="short\n")
+    listed = here("user", "list", *place)
 
     assert made.returncode == 0, made.stderr
     assert short.returncode == 1
@@ -69,11 +72,11 @@ def test_a_user_is_made_with_a_password_from_standard_input(stopped: Path) -> No
     assert "bob" not in listed.stdout
 
 
-def test_enrolment_tokens_are_made_and_listed(stopped: Path) -> None:
-    place = ("--data-dir", str(stopped))
-    made = quarterdeckd("enrolment", "create", "rack 7", "--uses", "5", "--accept", *place)
-    line = quarterdeckd("enrolment", "create", "rack 8", "--line", *place)
-    listed = quarterdeckd("enrolment", "list", *place)
+def test_enrolment_tokens_are_made_and_listed(running: Path) -> None:
+    place = ("--data-dir", str(running))
+    made = here("enrolment", "create", "rack 7", "--uses", "5", "--accept", *place)
+    line = here("enrolment", "create", "rack 8", "--line", *place)
+    listed = here("enrolment", "list", *place)
 
     assert re.fullmatch(r"\w{32}\n", made.stdout), made.stderr
     assert line.stdout.count("\n") == 1
@@ -82,40 +85,42 @@ def test_enrolment_tokens_are_made_and_listed(stopped: Path) -> None:
 
 
 def test_check_is_content_with_a_good_server(data: Path) -> None:
-    done = quarterdeckd("check", "--data-dir", str(data))
+    done = here("check", "--data-dir", str(data))
 
     assert done.returncode == 0, done.stdout + done.stderr
     subjects = " ".join(line.split()[1] for line in done.stdout.splitlines())
     assert subjects == "configuration: user: disk: keys: database: port: name: clock:"
 
 
-def test_check_names_what_is_wrong(stopped: Path) -> None:
+def test_check_names_what_is_wrong(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUARTERDECK_PUBLIC_URL", "https://no-such-name.invalid:8443")
     (stopped / "keys" / "policy.key").chmod(0o644)
     try:
-        done = quarterdeckd("check", "--data-dir", str(stopped))
+        done = here("check", "--data-dir", str(stopped))
     finally:
         (stopped / "keys" / "policy.key").chmod(0o600)
 
     assert done.returncode == 1
     assert f"FAILED keys: others may read {stopped}/keys/policy.key; run `chmod 600 " in done.stdout
+    assert "FAILED name: no-such-name.invalid has no address here; correct --public-url" in done.stdout
 
 
 @pytest.mark.parametrize("made_before", [False, True])
 def test_a_backup_restores_into_a_new_directory(stopped: Path, reachable_dir: Path, *, made_before: bool) -> None:
     place = ("--data-dir", str(stopped))
-    quarterdeckd("token", "create", "kept", "--access", "read", *place)
+    here("token", "create", "kept", "--access", "read", *place)
     target, fresh = reachable_dir / "backup.tar", reachable_dir / "restored"
     if made_before:
         fresh.mkdir(mode=0o700)
 
-    written = quarterdeckd("backup", str(target), *place)
-    restored = quarterdeckd("restore", str(target), "--data-dir", str(fresh))
+    written = here("backup", str(target), *place)
+    restored = here("restore", str(target), "--data-dir", str(fresh))
 
     assert written.returncode == 0, written.stderr
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert restored.returncode == 0, restored.stderr
     assert sorted(path.name for path in fresh.iterdir()) == ["keys", "pg"]
-    assert "kept" in quarterdeckd("token", "list", "--data-dir", str(fresh)).stdout
+    assert "kept" in here("token", "list", "--data-dir", str(fresh)).stdout
     for name in ("server.key", "secret.key", "policy.key"):
         assert (fresh / "keys" / name).read_bytes() == (stopped / "keys" / name).read_bytes()
 
@@ -124,8 +129,8 @@ def test_a_backup_is_never_overwritten_nor_restored_over_anything(stopped: Path,
     target = tmp_path / "backup.tar"
     target.write_text("precious")
 
-    again = quarterdeckd("backup", str(target), "--data-dir", str(stopped))
-    over = quarterdeckd("restore", str(target), "--data-dir", str(stopped))
+    again = here("backup", str(target), "--data-dir", str(stopped))
+    over = here("restore", str(target), "--data-dir", str(stopped))
 
     assert (again.returncode, over.returncode) == (1, 1)
     assert "exists already" in again.stderr
@@ -140,7 +145,7 @@ def test_what_is_no_backup_leaves_no_directory(reachable_dir: Path) -> None:
         archive.addfile(tarfile.TarInfo("../../escaped"))
 
     sentences = [
-        quarterdeckd("restore", str(path), "--data-dir", str(reachable_dir / "data")).stderr
+        here("restore", str(path), "--data-dir", str(reachable_dir / "data")).stderr
         for path in (rubbish, evil, missing)
     ]
 
@@ -152,7 +157,7 @@ def test_what_is_no_backup_leaves_no_directory(reachable_dir: Path) -> None:
 
 @pytest.mark.parametrize("command", [("token", "list"), ("backup", "x.tar"), ("migrate",)])
 def test_a_directory_without_a_server_gets_a_sentence(reachable_dir: Path, command: tuple[str, ...]) -> None:
-    done = quarterdeckd(*command, "--data-dir", str(reachable_dir / "nothing"))
+    done = here(*command, "--data-dir", str(reachable_dir / "nothing"))
 
     assert done.returncode == 1
     assert f"There is no server in {reachable_dir}/nothing yet" in done.stderr

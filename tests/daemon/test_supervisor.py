@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.daemon.servers import eventually, free_port, launched, quarterdeckd, serving
+from tests.daemon.servers import eventually, free_port, here, launched, quarterdeckd, serving
 
 from quarterdeck.storage import embedded
 
@@ -29,23 +29,23 @@ def test_the_first_start_prints_what_an_administrator_needs_and_a_stop_takes_eve
     with serving(data) as server:
         assert eventually(lambda: "enroll" in server.log.read_text())
         processes = server.processes()
+        printed = server.log.read_text()
+        (line,) = [line for line in printed.splitlines() if "enroll" in line and "curl" in line]
+        # All of it but the enrolment itself, run by a real shell: the agent's own tests go on from there.
+        fetching = line.split(" && python3")[0] + ' && python3 quarterdeck-agent.pyz --version && rm -r "$d")'
+        fetched = subprocess.run(["sh", "-c", fetching], check=False, capture_output=True, text=True)
         assert server.end() == 0
-    printed = server.log.read_text()
     token_file = data / "admin-token"
 
     assert f"Quarterdeck answers at https://127.0.0.1:{server.port}" in printed
     assert f"The first admin token is in {token_file} (mode 600)" in printed
     assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
     assert all(process.ended() for process in processes)
-    (line,) = [line for line in printed.splitlines() if "enroll" in line and "curl" in line]
     assert not re.search(r"curl [^&]*(-k|--insecure)", line)
     assert "--cacert ca.pem" in line
-    assert "sha256sum -c" in line
     assert re.search(r"--pin sha256//\S{44} --token \w{32}\)$", line)
-    # The part before the download, run by a real shell, leaves the authority's certificate as it is.
-    writing = line.split(" && curl")[0] + ' && cat ca.pem && rm -r "$d")'
-    done = subprocess.run(["sh", "-c", writing], check=True, capture_output=True)
-    assert done.stdout == (data / "keys" / "ca.pem").read_bytes()
+    assert fetched.returncode == 0, fetched.stderr
+    assert fetched.stdout.startswith("quarterdeck-agent.pyz: OK\n")
 
 
 def test_killing_the_supervisor_leaves_no_process_and_the_next_start_the_same_keys_and_tokens(
@@ -121,7 +121,7 @@ def test_without_worker_there_is_none_and_a_second_server_is_refused(reachable_d
     data = reachable_dir / "data"
     with serving(data, "--no-worker") as server:
         assert not [process for process in server.processes() if "worker-process" in process.command]
-        done = quarterdeckd("serve", "--data-dir", str(data), "--listen", f"127.0.0.1:{free_port()}")
+        done = here("serve", "--data-dir", str(data), "--listen", f"127.0.0.1:{free_port()}")
 
         assert done.returncode == 1
         assert done.stderr.splitlines()[-1].startswith(
@@ -132,7 +132,7 @@ def test_without_worker_there_is_none_and_a_second_server_is_refused(reachable_d
 def test_a_port_in_use_is_refused_at_once(reachable_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        done = quarterdeckd("serve", "--data-dir", str(reachable_dir / "data"), "--listen", f"127.0.0.1:{port}")
+        done = here("serve", "--data-dir", str(reachable_dir / "data"), "--listen", f"127.0.0.1:{port}")
 
     assert done.returncode == 1
     assert f"quarterdeckd: Port {port} is in use by another program: stop it, or choose another port" in done.stderr
@@ -144,12 +144,10 @@ def test_a_port_in_use_is_refused_at_once(reachable_dir: Path) -> None:
     [
         (["--listen", "192.0.2.1:8443"], "This machine has no address 192.0.2.1"),
         (["--listen", "no.such.host.invalid:8443"], "There is no address 'no.such.host.invalid' to listen at"),
-        (["--listen", "0.0.0.0:8443", "--no-tls"], "Without TLS the server listens on loopback only"),
-        (["--public-url", "quarterdeck"], "The setting public_url is wrong"),
     ],
 )
 def test_a_start_that_cannot_work_gets_a_sentence(reachable_dir: Path, arguments: list[str], sentence: str) -> None:
-    done = quarterdeckd("serve", "--data-dir", str(reachable_dir / "data"), *arguments)
+    done = here("serve", "--data-dir", str(reachable_dir / "data"), *arguments)
 
     assert done.returncode == 1
     assert sentence in done.stderr
@@ -178,7 +176,7 @@ def test_an_external_database_is_migrated_only_when_asked(reachable_dir: Path, e
     assert "lacks the schema of this version: serve with --migrate" in refused.stderr
     with serving(data, "--database-url", empty_postgres_url, "--migrate") as server:
         assert not [process for process in server.processes() if "postgres" in process.command.split(" --")[0]]
-        listed = quarterdeckd("token", "list", "--data-dir", str(data))
+        listed = here("token", "list", "--data-dir", str(data))
         assert "admin" in listed.stdout, "the command finds the database that `serve` was told"
     assert not (data / "pg").exists()
 

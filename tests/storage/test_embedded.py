@@ -71,6 +71,15 @@ def test_a_database_is_made_once_and_starts_again(reachable_dir: Path) -> None:
     assert row == (42, "on")
 
 
+def test_a_relative_path_is_as_good(reachable_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(reachable_dir)
+
+    with embedded.running(Path("data")) as url, psycopg.connect(url) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+    assert (reachable_dir / "data" / "pg" / "18" / "PG_VERSION").exists()
+
+
 def test_it_stops_with_its_only_user(reachable_dir: Path) -> None:
     with embedded.running(reachable_dir):
         pid = postmaster(reachable_dir)

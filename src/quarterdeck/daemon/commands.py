@@ -25,10 +25,10 @@ from quarterdeck.daemon.config import Config
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 
-def run() -> None:
-    """Run the command line of this process. A known error becomes its sentence and status 1."""
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line, this process's own by default, and exit. A known error becomes its sentence and status 1."""
     try:
-        quarterdeckd.main(prog_name="quarterdeckd", standalone_mode=True)
+        quarterdeckd.main(arguments, prog_name="quarterdeckd", standalone_mode=True)
     except QuarterdeckError as error:
         print(f"quarterdeckd: {error.message}", file=sys.stderr)
         if error.detail and os.environ.get("QUARTERDECK_LOG_LEVEL") == "debug":
