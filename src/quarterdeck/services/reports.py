@@ -224,11 +224,12 @@ def _keep_states(ctx: Context, changed: Sequence[_Arrival]) -> None:
 def _state_rows(one: _Arrival) -> dict[bytes, StateRow]:
     ordinals: dict[tuple[str, ...], int] = {}
     rows = {}
+    since = one.at
     for report in one.run.received():
         identity = (report.rule, report.directive, report.component, report.value, report.report_id)
         ordinal = ordinals[identity] = ordinals.get(identity, -1) + 1
         key = ReportKey(*identity, ordinal)
-        rows[key.digest()] = StateRow(key, run_documents.CODES[report.kind], report.message, one.at)
+        rows[key.digest()] = StateRow(key, run_documents.CODES[report.kind], report.message, since)
     return rows
 
 

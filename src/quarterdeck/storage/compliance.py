@@ -166,7 +166,7 @@ class ComplianceTable:
         self._execute(
             "INSERT INTO node_compliance (node_id, config_id, state, status_since, totals, silent, counters, "
             "computed_at) SELECT node_id, config_id, state, since, totals::integer[], silent, counters, %s "
-            "FROM unnest(%s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::integer[], %s::bytea[])"
+            "FROM unnest(%b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::text[], %b::integer[], %b::bytea[])"
             " AS new (node_id, config_id, state, since, totals, silent, counters) "
             "ON CONFLICT (node_id) DO UPDATE SET config_id = excluded.config_id, state = excluded.state, "
             "status_since = excluded.status_since, totals = excluded.totals, silent = excluded.silent, "
@@ -189,7 +189,7 @@ class ComplianceTable:
         self._execute("SELECT pg_advisory_xact_lock_shared(%s)", [_SWEEP_LOCK])
         self._execute(
             "INSERT INTO compliance_counters (digest, counters) "
-            "SELECT digest, counters::jsonb FROM unnest(%s::bytea[], %s::text[]) AS new (digest, counters) "
+            "SELECT digest, counters::jsonb FROM unnest(%b::bytea[], %b::text[]) AS new (digest, counters) "
             "ON CONFLICT DO NOTHING",
             [[digest for digest, _ in ordered], [text.decode() for _, text in ordered]],
         )
@@ -197,9 +197,11 @@ class ComplianceTable:
     def set_valid_until(self, moments: Iterable[tuple[NodeId, datetime | None]]) -> None:
         """Note when nodes whose status rows are locked have to be looked at again."""
         ordered = sorted(moments, key=lambda one: one[0])
+        if not ordered:
+            return
         self._execute(
             "UPDATE node_status SET valid_until = new.valid_until "
-            "FROM unnest(%s::text[], %s::timestamptz[]) AS new (node_id, valid_until) "
+            "FROM unnest(%b::text[], %b::timestamptz[]) AS new (node_id, valid_until) "
             "WHERE node_status.node_id = new.node_id",
             [[node for node, _ in ordered], [moment for _, moment in ordered]],
         )

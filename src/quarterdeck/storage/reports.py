@@ -146,9 +146,11 @@ class ReportTable:
 
     def add_runs(self, rows: Sequence[RunRow]) -> set[tuple[str, datetime]]:
         """Keep runs; (node, start) of those that were not there yet."""
-        columns = list(zip(*rows, strict=True)) or [()] * 5
+        if not rows:
+            return set()
+        columns = list(zip(*rows, strict=True))
         cursor = self._execute(
-            "WITH new AS (SELECT * FROM unnest(%s::text[], %s::timestamptz[], %s::integer[], %s::text[], %s::bytea[]) "
+            "WITH new AS (SELECT * FROM unnest(%b::text[], %b::timestamptz[], %b::integer[], %b::text[], %b::bytea[]) "
             "AS new (node_id, start, duration_ms, config_id, digest)), "
             "kept AS (INSERT INTO runs (node, start, duration_ms, config_id, digest) "
             "SELECT s.number, new.start, new.duration_ms, new.config_id, new.digest "
@@ -169,7 +171,7 @@ class ReportTable:
         packed = [(digest, compressor.compress(body)) for digest, body in sorted(bodies.items())]
         if packed:
             self._execute(
-                "INSERT INTO run_bodies (digest, body) SELECT * FROM unnest(%s::bytea[], %s::bytea[]) "
+                "INSERT INTO run_bodies (digest, body) SELECT * FROM unnest(%b::bytea[], %b::bytea[]) "
                 "ON CONFLICT DO NOTHING",
                 [[digest for digest, _ in packed], [body for _, body in packed]],
             )
@@ -200,23 +202,23 @@ class ReportTable:
             return
         columns = list(zip(*originals, strict=True))
         self._execute(
-            "DELETE FROM raw_runs USING unnest(%s::text[], %s::timestamptz[]) AS new (node, start) "
+            "DELETE FROM raw_runs USING unnest(%b::text[], %b::timestamptz[]) AS new (node, start) "
             "WHERE raw_runs.node_id = new.node AND raw_runs.start < new.start AND NOT raw_runs.changed",
             [list(columns[0]), list(columns[1])],
         )
         self._execute(
             "INSERT INTO raw_runs (node_id, start, changed, parcel) "
-            "SELECT * FROM unnest(%s::text[], %s::timestamptz[], %s::boolean[], %s::bytea[]) ON CONFLICT DO NOTHING",
+            "SELECT * FROM unnest(%b::text[], %b::timestamptz[], %b::boolean[], %b::bytea[]) ON CONFLICT DO NOTHING",
             [list(column) for column in columns],
         )
 
     def set_status(self, rows: Sequence[StatusRow]) -> None:
         """Note the latest runs of nodes whose status rows are locked."""
-        columns = [list(column) for column in zip(*sorted(rows), strict=True)] or [[]] * 5
+        columns = [list(column) for column in zip(*sorted(rows), strict=True)]
         self._execute(
             "UPDATE node_status SET last_run = new.last_run, last_run_config_id = new.config_id, "
             "last_run_digest = new.digest, valid_until = new.valid_until, last_contact = %s "
-            "FROM unnest(%s::text[], %s::timestamptz[], %s::text[], %s::bytea[], %s::timestamptz[]) "
+            "FROM unnest(%b::text[], %b::timestamptz[], %b::text[], %b::bytea[], %b::timestamptz[]) "
             "AS new (node_id, last_run, config_id, digest, valid_until) WHERE node_status.node_id = new.node_id",
             [self._store.now, *columns],
         )
@@ -225,7 +227,7 @@ class ReportTable:
         """Drop some report rows, by (node, key), and add others: (node, key, row)."""
         if gone:
             self._execute(
-                "DELETE FROM report_states USING unnest(%s::text[], %s::bytea[]) AS gone (node_id, key) "
+                "DELETE FROM report_states USING unnest(%b::text[], %b::bytea[]) AS gone (node_id, key) "
                 "WHERE report_states.node_id = gone.node_id AND report_states.key = gone.key",
                 [[node for node, _ in gone], [key for _, key in gone]],
             )
