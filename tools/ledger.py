@@ -32,7 +32,12 @@ def ledger(title: str, prefix: str, operations: Iterable[Operation]) -> str:
         "",
     ]
     for section in dict.fromkeys(one.section for one in rows):
-        lines += [f"## {section}", "", "| Operation | Method | Path | Right | Since | |", "| --- | --- | --- | --- | --- | --- |"]
+        lines += [
+            f"## {section}",
+            "",
+            "| Operation | Method | Path | Right | Since | |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
         lines += [_row(one) for one in rows if one.section == section]
         lines.append("")
     return "\n".join(lines)
