@@ -168,6 +168,16 @@ def test_a_half_made_database_is_made_again(reachable_dir: Path) -> None:
     assert not (reachable_dir / "pg" / "18.new-half").exists()
 
 
+def test_killing_the_first_start_while_it_makes_the_database_spoils_nothing(reachable_dir: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(reachable_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": "src"}) as process:
+        assert eventually(lambda: any((reachable_dir / "pg").glob("18.new-*/base")))
+        process.kill()
+
+    with embedded.running(reachable_dir) as url, psycopg.connect(url) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_another_major_version_is_refused_with_the_commands_to_run(reachable_dir: Path) -> None:
     (reachable_dir / "pg" / "17").mkdir(parents=True)
 

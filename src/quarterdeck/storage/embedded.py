@@ -250,7 +250,7 @@ def _launch(data_dir: Path, lock: int, *, throwaway: bool) -> Server:
         _refuse_other_versions(data_dir)
         account = _account(data_dir)
         _make_reachable(data_dir, account)
-        _initialise(data_dir, account)
+        _initialise(data_dir, account, lock)
         _write_access_rules(data_dir, account)
         sockets = _socket_directory(data_dir, account)
         _remove_stale_marks(data_dir, sockets)
@@ -373,8 +373,11 @@ def _may_pass(path: Path, account: pwd.struct_passwd) -> bool:
     return bool(found.st_mode & stat.S_IXOTH)
 
 
-def _initialise(data_dir: Path, account: pwd.struct_passwd) -> None:
-    """Make the database once, aside and then renamed: a kill in between leaves nothing half-made."""
+def _initialise(data_dir: Path, account: pwd.struct_passwd, lock: int) -> None:
+    """Make the database once, aside and then renamed: a kill in between leaves nothing half-made.
+
+    The programs hold the lock, too: when this process is killed, nobody clears away what one of them still writes.
+    """
     cluster = _cluster(data_dir)
     if cluster.exists():
         return
@@ -384,11 +387,11 @@ def _initialise(data_dir: Path, account: pwd.struct_passwd) -> None:
     _give(fresh, account)
     options = ["--username", SUPERUSER, "--encoding", "UTF8", "--no-locale", "--auth", "peer", "--no-instructions"]
     options += ["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--no-sync"]
-    _run_as(account, [str(program("initdb")), "-D", str(fresh), *options])
+    _run_as(account, lock, [str(program("initdb")), "-D", str(fresh), *options])
     # The database of the product is made without a server: the single-user mode reads one statement a line.
     single = [str(program("postgres")), "--single", "-D", str(fresh), "-c", "fsync=off", "template1"]
-    _run_as(account, single, f"CREATE DATABASE {DATABASE}\n")
-    _run_as(account, [str(program("initdb")), "--sync-only", "-D", str(fresh)])
+    _run_as(account, lock, single, f"CREATE DATABASE {DATABASE}\n")
+    _run_as(account, lock, [str(program("initdb")), "--sync-only", "-D", str(fresh)])
     fresh.rename(cluster)
     descriptor = os.open(cluster.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -413,7 +416,7 @@ def _remove_stale_marks(data_dir: Path, sockets: Path) -> None:
         mark.unlink()
 
 
-def _run_as(account: pwd.struct_passwd, command: list[str], text: str = "") -> None:
+def _run_as(account: pwd.struct_passwd, lock: int, command: list[str], text: str = "") -> None:
     drop = os.geteuid() == 0
     done = subprocess.run(
         command,
@@ -422,6 +425,7 @@ def _run_as(account: pwd.struct_passwd, command: list[str], text: str = "") -> N
         text=True,
         cwd="/",
         env=_environment(),
+        pass_fds=[lock],
         check=False,
         user=account.pw_uid if drop else None,
         group=account.pw_gid if drop else None,
