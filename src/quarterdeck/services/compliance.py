@@ -49,6 +49,8 @@ class Plan:
     configuration: Configuration
     rhythm: Rhythm
     promises: tuple[Promise, ...]
+    #: Rules whose reports nobody is to see.
+    system: frozenset[RuleId] = frozenset()
 
 
 #: Digests of the promises that a node's last run was about.
@@ -174,6 +176,8 @@ def statuses_of(
 ) -> tuple[DirectiveStatus, ...]:
     """The trees of a node's directives. `kept` has the digests of the promises that its last run was about."""
     promises = plan.promises if plan is not None else ()
+    if plan is not None and plan.system:
+        reports = [one for one in reports if one.rule not in plan.system]
     matching = Matching(reporting=plan.rhythm.reporting if plan else Reporting.FULL, unbound_values=unbound_values)
     before = [one.expected for one in promises if kept.get((one.expected.rule, one.expected.directive)) == one.digest]
     expected = [one.expected for one in promises]
@@ -218,6 +222,7 @@ def _plan(stored: StoredPolicy, system: frozenset[RuleId]) -> Plan:
             interval_minutes=head.schedule.interval_minutes, heartbeat=head.heartbeat_runs, reporting=head.reporting
         ),
         promises=promises,
+        system=system,
     )
 
 
