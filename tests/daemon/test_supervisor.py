@@ -11,12 +11,15 @@ import signal
 import socket
 import stat
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import psycopg
 import pytest
-from tests.daemon.servers import eventually, free_port, here, launched, quarterdeckd, serving
+from tests.daemon.servers import PROGRAM, environment, eventually, free_port, here, launched, quarterdeckd, serving
 
+from quarterdeck.daemon import config, tls
 from quarterdeck.storage import embedded
 
 CHILDREN = ("api-process", "worker-process", "postgres_guard", "postgres: quarterdeck")
@@ -191,3 +194,21 @@ def test_a_newer_schema_is_refused(reachable_dir: Path, fresh_postgres_url: str)
     assert done.returncode == 1
     assert "was made by a newer version of Quarterdeck; upgrade this server" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_process_that_renews_a_due_certificate_does_it_once(reachable_dir: Path) -> None:
+    data = reachable_dir / "data"
+    given = {"data_dir": str(data), "listen": f"127.0.0.1:{free_port()}", "public_url": "https://renewed.example.org"}
+    long_ago = datetime.now(UTC) - timedelta(days=tls.SERVER_DAYS - 10)
+    tls.initialise(data, "https://renewed.example.org", long_ago)
+    before = tls.files(data).server_certificate.read_bytes()
+    renewing = [*PROGRAM, "certificate-renewal"]
+    settings = msgspec.json.encode(config.load(given, {}))
+
+    first = subprocess.run(renewing, input=settings, env=environment(), check=True, capture_output=True)
+    second = subprocess.run(renewing, input=settings, env=environment(), check=True, capture_output=True)
+
+    after = tls.files(data).server_certificate.read_bytes()
+    assert (first.stdout, second.stdout) == (b"renewed\n", b"")
+    assert after != before
+    assert tls.spki_pin(after) == tls.spki_pin(before)

@@ -55,7 +55,7 @@ def ended(pid: int) -> bool:
 def holder(reachable_dir: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that started the database in `reachable_dir` and keeps it; its first line is the guard's pid."""
     command = [sys.executable, "-c", HOLD, str(reachable_dir)]
-    environment = os.environ | {"PYTHONPATH": "src"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         yield process
         process.kill()
@@ -170,7 +170,9 @@ def test_a_half_made_database_is_made_again(reachable_dir: Path) -> None:
 
 def test_killing_the_first_start_while_it_makes_the_database_spoils_nothing(reachable_dir: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(reachable_dir)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": "src"}) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    ) as process:
         assert eventually(lambda: any((reachable_dir / "pg").glob("18.new-*/base")))
         process.kill()
 
