@@ -28,9 +28,13 @@ from quarterdeck.storage.policies import Outline
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 
-@functools.cache
 def private_key(number: int = 0) -> rsa.RSAPrivateKey:
     """One of a few keys; a number is the same key all through a run of the tests."""
+    return _private_key(number)
+
+
+@functools.cache
+def _private_key(number: int) -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
