@@ -24,10 +24,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-SOURCES = Path(__file__).resolve().parent.parent / "src"
-sys.path.insert(0, str(SOURCES))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 import psycopg
 import sqlalchemy
@@ -44,6 +42,7 @@ from quarterdeck.services.context import Context
 from quarterdeck.storage import embedded, migrate
 from quarterdeck.storage.database import Database, Provenance
 
+SOURCES = Path(__file__).resolve().parent.parent / "src"
 BASELINE_PYTHON = Path(os.environ.get("BENCH_ROOT", "/tmp/bench")) / "venv-fastapi" / "bin" / "python"
 ONE = "00000010-0000-4000-8000-000000000010"
 PREFIX = "/rudder/api/latest"
@@ -364,8 +363,8 @@ async def list_until(port: int, token: str, done: asyncio.Event) -> int:
     return times
 
 
-async def slow_reader(port: int, token: str, done: asyncio.Event) -> int:
-    """Reads a list at a kilobyte a second."""
+async def slow_reader(port: int, token: str, begun: asyncio.Event, done: asyncio.Event) -> int:
+    """Reads a list at a kilobyte a second; `begun` once the first byte came."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.setblocking(False)
@@ -377,6 +376,7 @@ async def slow_reader(port: int, token: str, done: asyncio.Event) -> int:
     read = 0
     while not done.is_set():
         read += len(await loop.sock_recv(connection, 1024))
+        begun.set()
         await asyncio.sleep(1)
     connection.close()
     return read
@@ -418,8 +418,11 @@ async def meanwhile(port: int, token: str, seconds: float) -> tuple[list[float],
 
 async def with_slow_readers(port: int, token: str, url: str, options: argparse.Namespace) -> dict[str, float]:
     done = asyncio.Event()
-    readers = [asyncio.create_task(slow_reader(port, token, done)) for _ in range(options.slow)]
-    await asyncio.sleep(options.seconds / 2 + options.slow / 20)
+    begun = [asyncio.Event() for _ in range(options.slow)]
+    readers = [asyncio.create_task(slow_reader(port, token, one, done)) for one in begun]
+    arriving = await paced(port, token, f"{PREFIX}/nodes/{ONE}", 2)
+    for one in begun:
+        await one.wait()
     found = await paced(port, token, f"{PREFIX}/nodes/{ONE}", options.seconds)
     with psycopg.connect(url) as connection:
         query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
@@ -427,10 +430,11 @@ async def with_slow_readers(port: int, token: str, url: str, options: argparse.N
     done.set()
     read = await asyncio.gather(*readers)
     return {
+        "arriving_p99_ms": 1000 * quantile(arriving, 0.99),
         "p50_ms": 1000 * statistics.median(found),
         "p99_ms": 1000 * quantile(found, 0.99),
         "open_transactions": row[0] if row else -1,
-        "readers_served": sum(1 for one in read if one > 0),
+        "readers_served": sum(1 for size in read if size > 0),
     }
 
 
@@ -475,6 +479,7 @@ def measure(url: str, token: str, options: argparse.Namespace) -> list[tuple[str
             f"{slow['p50_ms']:.1f} / {slow['p99_ms']:.1f} ms",
             "unharmed",
         )
+        tell("one node, 50/s, while the slow readers all arrive: p99", f"{slow['arriving_p99_ms']:.1f} ms")
         tell(
             "slow readers served / transactions held open",
             f"{slow['readers_served']:.0f} / {slow['open_transactions']:.0f}",

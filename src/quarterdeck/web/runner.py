@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import aclosing
-from dataclasses import dataclass
+from contextlib import aclosing, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +35,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _FILE_PIECE = 256 * 1024
+_LONG_ONES = 2
 
 
 class Dialect(Protocol):
@@ -67,6 +68,8 @@ class Runner:
     database: Database
     prefix: str
     threads: anyio.CapacityLimiter
+    #: operations whose row says `long` take turns, so that many of them at once leave threads to the others
+    long_ones: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_LONG_ONES))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = _head(scope)
@@ -76,7 +79,9 @@ class Runner:
             operation, request.params = match.operation, match.params
             limit = operation.options.get("max_body", self.dialect.max_body)
             request.body = await _read(receive, request, limit)
-            answer = await anyio.to_thread.run_sync(self._work, operation, request, limiter=self.threads)
+            turn = self.long_ones if operation.options.get("long") else nullcontext()
+            async with turn:
+                answer = await anyio.to_thread.run_sync(self._work, operation, request, limiter=self.threads)
         except Exception as error:  # noqa: BLE001  # the edge: every fault becomes an answer
             answer = self._refusal(operation, request, error)
         await write(send, answer, request)

@@ -37,7 +37,13 @@ _REMOVING = ("removed", "deleted", "delete")
 
 
 @section.operation(
-    "listAcceptedNodes", "GET", "/nodes", right="node.read", style="old", hint="Could not fetch accepted Nodes"
+    "listAcceptedNodes",
+    "GET",
+    "/nodes",
+    right="node.read",
+    long=True,
+    style="old",
+    hint="Could not fetch accepted Nodes",
 )
 def list_accepted_nodes(ctx: Context, request: Request) -> Answer:
     """List accepted nodes, or those that a query matches."""
@@ -45,7 +51,13 @@ def list_accepted_nodes(ctx: Context, request: Request) -> Answer:
 
 
 @section.operation(
-    "listPendingNodes", "GET", "/nodes/pending", right="node.read", style="old", hint="Could not fetch pending Nodes"
+    "listPendingNodes",
+    "GET",
+    "/nodes/pending",
+    right="node.read",
+    long=True,
+    style="old",
+    hint="Could not fetch pending Nodes",
 )
 def list_pending_nodes(ctx: Context, request: Request) -> Answer:
     """List nodes that wait for acceptance, or those of them that a query matches."""
