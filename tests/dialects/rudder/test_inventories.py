@@ -88,6 +88,25 @@ def test_one_interface_of_a_node_can_be_asked_for(admin: httpx.Client) -> None:
     assert "quantity" not in interface
 
 
+def test_processes_are_searched_and_shown(admin: httpx.Client) -> None:
+    content = genuine.inventory(NODE, "node1.example.com")
+    files = {"file": ("node1.ocs", content), "signature": ("node1.ocs.sign", genuine.sign_file(content))}
+    admin.post(f"{PREFIX}/inventories/upload", files=files)
+    admin.post(f"{PREFIX}/nodes/pending/{NODE}", data={"status": "accepted"})
+    where = '[{"objectType":"process","attribute":"commandName","comparator":"regex","value":".*(java|jre|jdk).*"}]'
+
+    answer = admin.get(f"{PREFIX}/nodes", params={"include": "minimal,processes", "where": where})
+
+    assert answer.json()["data"]["nodes"] == [
+        {
+            "id": NODE,
+            "hostname": "node1.example.com",
+            "status": "accepted",
+            "processes": [{"pid": 77, "name": "java -jar app.jar", "user": "tomcat"}],
+        }
+    ]
+
+
 def test_a_wrong_signature_is_refused_and_nothing_is_kept(admin: httpx.Client) -> None:
     content = genuine.inventory(NODE, "node1.example.com")
     files = {"file": ("node1.ocs", content), "signature": ("node1.ocs.sign", genuine.sign_file(b"other"))}

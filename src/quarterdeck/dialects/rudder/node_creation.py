@@ -144,7 +144,7 @@ def _properties(told: dict[str, Any] | list[Any]) -> tuple[Property, ...]:
     "PUT",
     "/nodes",
     right="node.write",
-    body=NewNode,
+    body=list[NewNode],
     since=16,
     hint="Error when trying to parse node creation request",
 )
