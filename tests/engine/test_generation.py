@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,14 +25,12 @@ from quarterdeck.core.events import (
     NodeRemoved,
     ParameterChanged,
     RuleChanged,
-    SettingsChanged,
 )
 from quarterdeck.core.ids import GroupId, NodeId, ParameterName, RuleId
 from quarterdeck.core.nodes import NodeState, NodeStatus
 from quarterdeck.core.parameters import Parameter
 from quarterdeck.core.properties import Property
 from quarterdeck.core.targets import Simple
-from quarterdeck.services import policies
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Database
 
@@ -266,70 +263,6 @@ def test_the_signature_of_a_changed_policy_goes(small: World) -> None:
     assert (changed.signature, unchanged.signature) == (None, b"signed")
 
 
-def _fill(world: World, count: int) -> None:
-    """That many nodes more, and the one they are modelled on."""
-    statement = sqlalchemy.text(
-        "INSERT INTO nodes SELECT (jsonb_populate_record(n, jsonb_build_object("
-        "'id', 'node-' || number, 'hostname', 'host-' || number))).* "
-        "FROM nodes n, generate_series(1, :count) AS number WHERE n.id = 'pattern'"
-    )
-    world.nodes("pattern")
-    world.do(lambda ctx: ctx.store.run(statement, {"count": count}))
-
-
-def test_several_processes_make_the_same_policies_as_one(world: World) -> None:
-    world.technique()
-    world.directive("motd", "Welcome to ${rudder.node.hostname}")
-    world.rule("welcome", ["motd"], "special:all")
-    _fill(world, 2000)
-    world.ask()
-    world.generate(processes=2)
-    by_two = world.do(lambda ctx: {node: one.digest for node, one in ctx.store.policies.written(None).items()})
-    world.do(lambda ctx: ctx.store.run(sqlalchemy.text("TRUNCATE node_policies, policy_outlines, policy_fragments")))
-
-    world.ask()
-    world.generate(processes=1)
-
-    by_one = world.do(lambda ctx: {node: one.digest for node, one in ctx.store.policies.written(None).items()})
-    assert len(by_one) == 2001
-    assert by_two == by_one
-    assert _texts(world, "node-77") == ["Welcome to host-77"]
-
-
-# -- asking ---------------------------------------------------------------------------
-
-
-def _rows(world: World) -> list[tuple[str, Any]]:
-    return [(row.state, row.concerns) for row in world.do(lambda ctx: ctx.store.generations.latest())]
-
-
-def test_requests_join_the_one_that_waits(world: World) -> None:
-    world.nodes("node-a", "node-b")
-    for node in ("node-a", "node-b"):
-        world.do(lambda _: None, NodeChanged(NodeId(node)))
-
-    assert _rows(world) == [("asked", {"nodes": ["node-a", "node-b"]})]
-    waiting = world.do(lambda ctx: ctx.store.rows(sqlalchemy.text("SELECT entrypoint FROM pgqueuer")))
-    assert [row.entrypoint for row in waiting].count("generate policies") == 1
-
-
-def test_a_change_of_settings_concerns_everything(world: World) -> None:
-    world.do(lambda _: None, NodeChanged(NodeId("node-a")), SettingsChanged())
-
-    assert _rows(world) == [("asked", None)]
-
-
-@pytest.mark.parametrize(("policy", "automatic", "manual"), [("all", 1, 1), ("onlyManual", 0, 1), ("none", 0, 0)])
-def test_settings_say_who_may_ask(world: World, policy: str, automatic: int, manual: int) -> None:
-    world.do(lambda ctx: ctx.store.settings.set("generation_policy", policy))
-    world.do(lambda _: None, NodeChanged(NodeId("node-a")))
-    assert len(_rows(world)) == automatic
-
-    assert world.do(policies.request_generation) is bool(manual)
-
-    assert len(_rows(world)) == max(automatic, manual)
-
-
 def test_nothing_asked_means_nothing_done(world: World) -> None:
     assert world.generate() is None
 
@@ -353,21 +286,25 @@ def test_what_a_failed_generation_missed_is_made_up_by_the_next(small: World) ->
     assert _texts(small, "node-a") == ["Hello"]
 
 
+def _rows(world: World) -> list[tuple[str, Any]]:
+    return [(row.state, row.concerns) for row in world.do(lambda ctx: ctx.store.generations.latest())]
+
+
 # -- kill -9 -----------------------------------------------------------------------------
 
 _WORKER = """
 import asyncio, sys
 from quarterdeck.engine import tasks
 
-asyncio.run(tasks.run_worker(sys.argv[1], cpu=int(sys.argv[2]), threads=2, stop=asyncio.Event()))
+asyncio.run(tasks.run_worker(sys.argv[1], cpu=1, threads=2, stop=asyncio.Event()))
 """
 
 
 @contextmanager
-def _worker(url: str, *, cpu: int = 1) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(url: str) -> Iterator[subprocess.Popen[bytes]]:
     """A real worker process; killed at the end."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen([sys.executable, "-c", _WORKER, url, str(cpu)], env=environment) as process:
+    with subprocess.Popen([sys.executable, "-c", _WORKER, url], env=environment) as process:
         try:
             yield process
         finally:
@@ -397,32 +334,3 @@ def test_a_worker_killed_while_it_writes_leaves_the_old_policies_and_the_next_on
         _until(lambda: _rows(small)[0][0] == "done", "nobody took the generation over")
 
     assert _texts(small, "node-a") == ["Hello"]
-
-
-def test_no_process_of_the_pool_outlives_a_killed_worker(world: World) -> None:
-    _fill(world, 3000)
-    world.technique()
-    world.directive("motd", "Welcome to ${rudder.node.hostname}")
-    world.rule("welcome", ["motd"], "special:all")
-    world.do(lambda _: None, SettingsChanged())
-
-    with world.unit() as ctx:
-        ctx.store.run(sqlalchemy.text("LOCK TABLE node_policies IN SHARE MODE"))
-        with _worker(world.database.url, cpu=2) as process:
-            _until(lambda: len(_children(process.pid)) >= 2, "no pool was started")
-            children = _children(process.pid)
-            process.kill()
-        _until(lambda: not any(map(_runs, children)), "a process of the pool lives on")
-
-
-def _children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-
-
-def _runs(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import pickle
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import connection
@@ -18,20 +19,30 @@ from multiprocessing import connection
 from quarterdeck.core import policies
 from quarterdeck.core.policies import Fleet, FleetNode, Generated, Prepared
 
-#: Below this many nodes, starting processes costs more than it saves.
-WORTH_PROCESSES = 1500
+#: Processes are started when this much work would be left to one; starting them takes a third of a second.
+WORTH_SECONDS = 1.5
 _CHUNK = 500
 
 _prepared: Prepared | None = None
 
 
-def generate(fleet: Fleet, *, processes: int) -> Iterator[Generated]:
-    """The policies of the fleet's nodes, in parts, as they are ready."""
+def generate(fleet: Fleet, *, processes: int, worth_seconds: float = WORTH_SECONDS) -> Iterator[Generated]:
+    """The policies of the fleet's nodes, in parts, as they are ready; `processes` are used when it is worth it.
+
+    The first part tells how long the others will take: that depends more on how many values differ between
+    nodes than on how many nodes there are.
+    """
     prepared = policies.prepare(fleet)
     chunks = [fleet.nodes[start : start + _CHUNK] for start in range(0, len(fleet.nodes), _CHUNK)]
-    if processes < 2 or len(fleet.nodes) < WORTH_PROCESSES:
-        return (policies.generate_nodes(prepared, chunk) for chunk in chunks)
-    return _in_processes(prepared, chunks, processes)
+    for number, chunk in enumerate(chunks):
+        begun = time.thread_time()
+        part = policies.generate_nodes(prepared, chunk)
+        seconds = time.thread_time() - begun
+        yield part
+        rest = chunks[number + 1 :]
+        if processes > 1 and rest and seconds * len(rest) >= worth_seconds:
+            yield from _in_processes(prepared, rest, processes)
+            return
 
 
 def _in_processes(prepared: Prepared, chunks: Sequence[Sequence[FleetNode]], processes: int) -> Iterator[Generated]:
