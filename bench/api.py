@@ -59,7 +59,7 @@ FROM nodes AS pattern, generate_series(1, :count) AS number WHERE pattern.id = '
 _RUNS = "INSERT INTO node_status (node_id, last_run) SELECT id, now() - interval '3 minutes' FROM nodes"
 
 _OURS = """
-import sys
+import gc, sys
 sys.path.insert(0, sys.argv[3])
 import uvicorn
 from quarterdeck.daemon.http import mount
@@ -67,6 +67,8 @@ from quarterdeck.dialects.rudder.dialect import RudderDialect
 from quarterdeck.storage.database import Database
 pool = int(sys.argv[4])
 app = mount({"/rudder/api": RudderDialect()}, Database(sys.argv[1], pool_size=pool), threads=pool)
+sys.setswitchinterval(0.001)  # as daemon/child.py does
+gc.freeze()
 uvicorn.run(app, port=int(sys.argv[2]), http="h11", ws="none", log_level="warning", access_log=False)
 """
 _BASELINE = """
