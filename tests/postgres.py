@@ -125,7 +125,7 @@ def _upgrade(url: str) -> None:
 
 
 @contextlib.contextmanager
-def _database(server: str, template: str, label: str) -> Iterator[str]:
+def database_from(server: str, template: str, label: str) -> Iterator[str]:
     name = f"quarterdeck_{label}_{uuid.uuid4().hex[:12]}"
     _create(server, name, template)
     try:
@@ -137,7 +137,7 @@ def _database(server: str, template: str, label: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
     """This worker's own migrated database."""
-    with _database(postgres_server, postgres_template, "worker") as url:
+    with database_from(postgres_server, postgres_template, "worker") as url:
         yield url
     if os.environ.get(EXTERNAL_VARIABLE):
         # A worker that comes later makes it again; one that is copying it keeps it.
@@ -148,14 +148,14 @@ def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
 @pytest.fixture
 def fresh_postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
     """A migrated database of this test alone."""
-    with _database(postgres_server, postgres_template, "fresh") as url:
+    with database_from(postgres_server, postgres_template, "fresh") as url:
         yield url
 
 
 @pytest.fixture
 def empty_postgres_url(postgres_server: str) -> Iterator[str]:
     """A database without tables of this test alone."""
-    with _database(postgres_server, "template0", "empty") as url:
+    with database_from(postgres_server, "template0", "empty") as url:
         yield url
 
 

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One request on its way: limits, transactions, tokens, faults of ours."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from tests.served import Served
+
+from quarterdeck.core.accounts import Access
+from quarterdeck.core.errors import QuarterdeckError, Unavailable
+from quarterdeck.dialects.rudder import errors as rudder_errors
+from quarterdeck.services import accounts, rules
+
+RULES = "/rudder/api/latest/rules"
+
+
+def test_a_body_over_the_limit_is_refused_in_the_envelope(served: Served) -> None:
+    headers = {"X-API-Token": served.tokens["admin"], "Content-Type": "application/json"}
+
+    answer = served.client.put(RULES, content=b"x" * (10 * 1024 * 1024 + 1), headers=headers)
+
+    assert answer.status_code == 413
+    assert answer.json()["result"] == "error"
+    assert answer.json()["errorDetails"] == "The body is longer than 10485760 bytes."
+
+
+def test_an_expired_token_is_refused(served: Served) -> None:
+    with served.unit_of_work() as ctx:
+        past = datetime.now(UTC) + timedelta(seconds=0.2)
+        token = accounts.create_token(ctx, "short", access=Access.READ, roles=frozenset(), expires_at=past)[1]
+    while datetime.now(UTC) < past:
+        pass
+
+    answer = served.client.get(RULES, headers={"X-API-Token": token})
+
+    assert answer.status_code == 401
+    assert answer.json() == {
+        "action": "listRules",
+        "result": "error",
+        "errorDetails": "The token has expired.",
+    }
+
+
+def test_a_revoked_token_is_refused(served: Served) -> None:
+    with served.unit_of_work() as ctx:
+        token = accounts.create_token(ctx, "gone", access=Access.READ, roles=frozenset(), expires_at=None)[1]
+    with served.unit_of_work() as ctx:
+        accounts.revoke_token(ctx, "gone")
+
+    assert served.client.get(RULES, headers={"X-API-Token": token}).status_code == 401
+
+
+def test_a_fault_of_ours_keeps_nothing_and_tells_nothing(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("secret detail")
+
+    # The last thing that a creation does before the commit.
+    monkeypatch.setattr("quarterdeck.services.reactions.follow", fails)
+
+    answer = served.client.put(
+        RULES, json={"id": "r", "displayName": "Rule"}, headers={"X-API-Token": served.tokens["admin"]}
+    )
+
+    assert answer.status_code == 500
+    assert "secret detail" not in answer.text
+    assert answer.headers["X-Request-Id"] in answer.json()["errorDetails"]
+    with served.unit_of_work() as ctx:
+        assert ctx.store.rules.find("r") is None
+
+
+def test_every_change_is_in_the_history_with_actor_reason_and_request(served: Served) -> None:
+    headers = {"X-API-Token": served.tokens["write"]}
+    served.client.put(f"{RULES}?reason=because", json={"id": "r", "displayName": "Rule"}, headers=headers)
+    answer = served.client.post(f"{RULES}/r", json={"displayName": "Other"}, headers=headers)
+
+    with served.unit_of_work() as ctx:
+        created, modified = ctx.store.history.of("rule", "r")
+
+    assert (created.actor, created.reason, created.change, created.before) == ("write", "because", "created", None)
+    assert modified.before["name"] == "Rule"
+    assert modified.after["name"] == "Other"
+    assert modified.request_id == answer.headers["X-Request-Id"]
+
+
+def test_an_update_that_changes_nothing_leaves_no_trace(served: Served) -> None:
+    headers = {"X-API-Token": served.tokens["admin"]}
+    served.client.put(RULES, json={"id": "r", "displayName": "Rule"}, headers=headers)
+    served.client.post(f"{RULES}/r", json={"displayName": "Rule"}, headers=headers)
+
+    with served.unit_of_work() as ctx:
+        assert len(ctx.store.history.of("rule", "r")) == 1
+        assert rules.get(ctx, "r").name == "Rule"
+
+
+def _kinds(kind: type[QuarterdeckError]) -> list[type[QuarterdeckError]]:
+    return [kind, *(deeper for child in kind.__subclasses__() for deeper in _kinds(child))]
+
+
+def test_the_error_table_covers_every_kind() -> None:
+    assert rudder_errors.look_up(Unavailable("x"))[0] == 503
+    for kind in _kinds(QuarterdeckError):
+        if kind is not QuarterdeckError and kind.__module__.startswith(
+            ("quarterdeck.core", "quarterdeck.dialects.rudder")
+        ):
+            assert rudder_errors.look_up(kind("x"))[0] >= 400
