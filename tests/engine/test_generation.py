@@ -277,6 +277,8 @@ def test_what_a_failed_generation_missed_is_made_up_by_the_next(small: World) ->
     assert failed is not None
     assert failed.state == "failed"
     assert failed.message != ""
+    # It would be tried again by itself, in five minutes.
+    assert [state for state, _ in _rows(small)] == ["asked", "failed", "done"]
 
     small.do(lambda _: None, NodeChanged(NodeId("node-c")))
     ended = small.generate()

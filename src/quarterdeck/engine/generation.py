@@ -82,3 +82,4 @@ def _fail(units: UnitsOfWork, claimed: Generation, error: Exception) -> None:
         # Between the failure and this lock somebody else may have claimed the row.
         if ctx.store.generations.get(claimed.id).started_at == claimed.started_at:
             ctx.store.generations.end(claimed.id, "failed", message=f"{type(error).__name__}: {error}")
+            policies.retry_later(ctx, claimed)

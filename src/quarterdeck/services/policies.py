@@ -8,6 +8,7 @@ Between the two stand the snapshot (`fleet.py`) and the computing, which is pure
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 from quarterdeck.core import events, policies
@@ -23,6 +24,7 @@ from quarterdeck.storage.policies import Outline, StoredPolicy
 
 #: The queue's name of the task that generates.
 TASK = "generate policies"
+_RETRY_DELAY = timedelta(minutes=5)
 #: The queue's name of the task that looks at compliance anew; payload: ids of nodes.
 COMPLIANCE_TASK = "recompute compliance"
 #: Nodes of one such task: large enough to share work, small enough to leave room for other tasks.
@@ -45,6 +47,12 @@ def request_generation(ctx: Context, *, everything: bool = False) -> bool:
     queue.defer(ctx.store, group_refresh.TASK, dedupe_key=group_refresh.TASK)
     _ask(ctx, None, manual=True, afresh=everything)
     return True
+
+
+def retry_later(ctx: Context, failed: Generation) -> None:
+    """After a failure of ours: what was missed is tried again in a while, also when nobody asks."""
+    ctx.store.generations.ask(failed.concerns, manual=failed.manual, afresh=failed.afresh)
+    queue.defer(ctx.store, TASK, delay=_RETRY_DELAY, dedupe_key=TASK)
 
 
 def _ask(ctx: Context, concerns: Concerns, *, manual: bool = False, afresh: bool = False) -> None:

@@ -76,7 +76,7 @@ def match(
     except sqlalchemy.exc.DataError as error:
         if isinstance(error.orig, psycopg.errors.InvalidRegularExpression):
             raise Invalid(f"The regular expression cannot be evaluated: {error.orig.diag.message_primary}") from error
-        raise
+        raise Invalid("The query cannot be evaluated.", detail=str(error)) from error
     except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
         raise Unavailable("The database does not answer.", detail=str(error)) from error
 
