@@ -15,6 +15,7 @@ import os
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -43,6 +44,9 @@ from tools.demo_world import (
 )
 
 USUAL_PORT = 8443
+USUAL_DIRECTORY = Path("demo-data")
+#: Root's database runs as another user, who cannot enter a clone in a closed directory such as /root.
+ROOTS_DIRECTORY = Path("/var/lib/quarterdeck-demo")
 RUN_SECONDS = 60
 TOTAL_STEPS = 11
 
@@ -269,16 +273,13 @@ class Tour:
         self.console.print("\n[bold]Look for yourself[/bold] (this token may only read):\n")
         for line in lines:
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)
-        where = {name: shlex.quote(str(path)) for name, path in vars(self.places).items()}
         server = shlex.quote(str(self.places.server))
         program = shlex.quote(str(Path(sys.executable).parent / "quarterdeck"))
         self.console.print("\nOr with the command line, as administrator:\n")
         login = f"{program} login {self.url} --token-file {server}/admin-token --ca-file {server}/keys/ca.pem"
         for line in (login, f"{program} compliance --by directives"):
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)
-        self.console.print(
-            f"\nThe agent's part is in {where['root']}/agent, the managed files in {where['root']}/machine."
-        )
+        self.console.print(f"\nThe agent's part is in {self.places.agent}, the managed files in {self.places.machine}.")
 
 
 def _of_demo(reports: list[dict[str, str]], status: str) -> list[dict[str, str]]:
@@ -336,11 +337,19 @@ def play(console: Console, places: Places, *, port: int, once: bool) -> None:
         console.print(f"\n[green]The tour took {time.monotonic() - begun:.0f} s.[/green]")
         if not once:
             console.print(f"Serving at {url} until Ctrl-C.")
-            _wait_for_the_end(stack)
+            _wait_for_the_end()
     console.print("Everything the demo started is stopped.")
 
 
-def _wait_for_the_end(stack: contextlib.ExitStack) -> None:
+def usual_directory() -> Path:
+    """`demo-data` here; for root another place when here is closed to the database's user."""
+    here = Path.cwd()
+    if os.geteuid() != 0 or all(one.stat().st_mode & stat.S_IXOTH for one in (here, *here.parents)):
+        return USUAL_DIRECTORY
+    return ROOTS_DIRECTORY
+
+
+def _wait_for_the_end() -> None:
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
 
@@ -349,13 +358,13 @@ def main() -> int:
     """Play; 0 when every step happened."""
     parser = argparse.ArgumentParser(prog="python -m tools.demo", description="Play the main job on this machine.")
     parser.add_argument("--once", action="store_true", help="stop everything after the tour")
-    parser.add_argument("--dir", type=Path, default=Path("demo-data"), help="what the demo may own (default demo-data)")
+    parser.add_argument("--dir", type=Path, help=f"what the demo may own (default {USUAL_DIRECTORY})")
     parser.add_argument("--port", type=int, default=USUAL_PORT, help="where to serve; another if that is in use")
     options = parser.parse_args()
     console = Console(highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        play(console, Places(options.dir.absolute()), port=options.port, once=options.once)
+        play(console, Places((options.dir or usual_directory()).absolute()), port=options.port, once=options.once)
     except DemoFailed as error:
         console.print(f"[red]The demo failed:[/red] {escape(str(error))}", soft_wrap=True)
         return 1

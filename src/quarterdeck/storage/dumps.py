@@ -14,7 +14,7 @@ import psycopg
 from psycopg import conninfo
 
 from quarterdeck.core.errors import Conflict, Unavailable
-from quarterdeck.storage import embedded
+from quarterdeck.storage import postgres_programs
 
 #: What libpq takes from the environment: a password must not stand in the arguments of a process.
 _VARIABLES = {
@@ -68,7 +68,7 @@ def _run(name: str, arguments: list[str], url: str) -> None:
         raise Unavailable(f"A dump cannot be made through a database URL with the parameter '{unknown[0]}'.")
     environment = {"PATH": os.defpath, "LC_ALL": "C"}
     environment |= {_VARIABLES[key]: str(value) for key, value in parameters.items()}
-    command = [str(embedded.program(name)), "--no-password", *arguments]
+    command = [str(postgres_programs.program(name)), "--no-password", *arguments]
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     if done.returncode:
         raise Unavailable(f"{name} failed: {' '.join(done.stderr.split())[:500]}")

