@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
+import anyio
 import httpx
 import msgspec
 import pytest
@@ -18,10 +21,12 @@ from quarterdeck.core.inventories import Inventory
 from quarterdeck.core.nodes import Node
 from quarterdeck.core.properties import Property
 from quarterdeck.dialects.rudder import node_shapes
+from quarterdeck.dialects.rudder.dialect import RudderDialect
 from quarterdeck.dialects.rudder.fragments import FragmentCache, LongAnswer
 from quarterdeck.dialects.rudder.node_shapes import FIELDS, Fragment
 from quarterdeck.storage import tables
-from quarterdeck.storage.database import Provenance
+from quarterdeck.storage.database import Database, Provenance
+from quarterdeck.web.runner import Runner
 
 RUN = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 MEGABYTE = 1024 * 1024
@@ -144,6 +149,22 @@ def test_a_long_answer_is_the_same_in_memory_and_in_a_file(max_memory: int) -> N
     assert max(map(len, sent)) < 300_000
 
 
+def test_a_client_that_leaves_takes_the_file_along() -> None:
+    answer = LongAnswer(max_memory=10)
+    answer.add([b"x" * 10])
+    answer.add([b"y" * 1_000_000])
+
+    async def leave_early() -> bytes:
+        source = answer.source()
+        async with aclosing(source) as pieces:  # type: ignore[type-var]  # it is an async generator
+            async for piece in pieces:
+                return piece
+        return b""
+
+    assert asyncio.run(leave_early()) == b"x" * 10
+    assert answer.closed
+
+
 def test_a_change_by_anybody_is_seen_by_the_next_reader(served: Served) -> None:
     client: httpx.Client = served.client
     headers = {"X-API-Token": served.tokens["read"]}
@@ -174,3 +195,47 @@ def test_a_run_shows_at_once(served: Served) -> None:
         store.commit()
 
     assert served.client.get(url, headers=headers).json()["data"]["nodes"][0]["lastRunDate"] == "2026-01-02T03:04:05Z"
+
+
+def test_a_reader_who_dawdles_holds_no_connection_and_no_thread(served: Served) -> None:
+    token = served.tokens["read"].encode()
+    database = Database(served.database.url, pool_size=1)
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/rudder/api/latest/nodes",
+        "query_string": b"",
+        "headers": [(b"x-api-token", token)],
+    }
+    seen: list[str] = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b""}
+
+    async def play() -> None:
+        threads = anyio.CapacityLimiter(1)
+        runner = Runner(dialect=RudderDialect(), database=database, prefix="/rudder/api", threads=threads)
+        first, go_on = asyncio.Event(), asyncio.Event()
+
+        async def dawdle(message: Any) -> None:
+            seen.append(message["type"])
+            first.set()
+            await go_on.wait()
+
+        async def hurry(message: Any) -> None:
+            seen.append(f"hurried {message['type']}")
+
+        slow = asyncio.create_task(runner(scope, receive, dawdle))
+        await first.wait()
+        assert database.engine.pool.checkedin() == 1  # type: ignore[attr-defined]  # a queue pool has it
+        assert threads.borrowed_tokens == runner.long_ones.borrowed_tokens == 0
+        await runner(scope, receive, hurry)
+        go_on.set()
+        await slow
+
+    asyncio.run(play())
+    database.close()
+
+    assert seen[0] == "http.response.start"
+    assert "hurried http.response.body" in seen[:-1]
+    assert seen[-1] == "http.response.body"

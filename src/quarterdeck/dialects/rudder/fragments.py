@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import IO, NamedTuple
 
 import anyio.to_thread
@@ -71,11 +71,16 @@ class FragmentCache:
 class LongAnswer:
     """Pieces of an answer, in order: in memory up to `max_memory` bytes, what comes after in a temporary file."""
 
-    def __init__(self, max_memory: int = 128 * 1024 * 1024) -> None:
+    def __init__(self, max_memory: int = 64 * 1024 * 1024) -> None:
         self._max_memory = max_memory
         self._pieces: list[bytes] = []
         self._size = 0
         self._file: IO[bytes] | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether its file, if it needed one, is gone."""
+        return self._file is None or self._file.closed
 
     def add(self, pieces: Sequence[bytes]) -> None:
         """Append pieces."""
@@ -98,23 +103,26 @@ class LongAnswer:
 
     async def source(self) -> AsyncIterator[bytes]:
         """Everything, a quarter of a megabyte at a time."""
-        gathered: list[bytes] = []
-        size = 0
-        for piece in self._pieces:
-            gathered.append(piece)
-            size += len(piece)
-            if size >= _PIECE:
-                yield b"".join(gathered)
-                gathered, size = [], 0
-        if gathered:
-            yield b"".join(gathered)
-        if self._file is not None:
-            async for piece in _read(self._file):
+        try:
+            for piece in _gathered(self._pieces):
                 yield piece
+            if self._file is not None:
+                self._file.seek(0)
+                while piece := await anyio.to_thread.run_sync(self._file.read, _PIECE):
+                    yield piece
+        finally:
+            if self._file is not None:
+                self._file.close()
 
 
-async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:
-    with file:
-        file.seek(0)
-        while piece := await anyio.to_thread.run_sync(file.read, _PIECE):
-            yield piece
+def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    gathered: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        gathered.append(piece)
+        size += len(piece)
+        if size >= _PIECE:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    if gathered:
+        yield b"".join(gathered)
