@@ -21,6 +21,7 @@ from quarterdeck.core.nodes import NodeStatus
 from quarterdeck.engine import intake
 from quarterdeck.engine.intake import Intake
 from quarterdeck.formats import agent, run_documents
+from quarterdeck.relaying import spool as spooling
 from quarterdeck.relaying.spool import Drain, Spool
 from quarterdeck.services import reports
 from quarterdeck.services.context import Context
@@ -307,7 +308,7 @@ def test_what_is_drained_is_in_the_database_and_off_the_disk(reporting: Reportin
     thread.start()
     try:
         for _ in range(600):
-            if not list(tmp_path.glob("*.batch")):
+            if not spooling.pending(tmp_path):
                 break
             stop.wait(0.05)
     finally:
@@ -315,7 +316,7 @@ def test_what_is_drained_is_in_the_database_and_off_the_disk(reporting: Reportin
         thread.join()
 
     assert reporting.count("runs") == 5
-    assert not list(tmp_path.glob("*.batch"))
+    assert spooling.pending(tmp_path) == []
     assert [path.read_bytes() for path in (tmp_path / "quarantine").glob("*.record")] == [b"poison"]
 
 
@@ -323,18 +324,12 @@ def test_a_batch_whose_drain_died_after_the_commit_is_stored_once(reporting: Rep
     one = reporting.node()
     spool = Spool(tmp_path, reserve_bytes=0)
     spool.append(record(one, one.run(GOOD)))
-    reporting.take(*[entry for path in tmp_path.glob("*.batch") for entry in _records(path)])
+    reporting.take(*[entry for path in spooling.pending(tmp_path) for entry in spooling.records(path)])
 
     drained = Drain(tmp_path, reporting.intake.take).once()
 
     assert drained == 1
     assert reporting.count("runs") == 1
-
-
-def _records(path: Path) -> list[bytes]:
-    from quarterdeck.relaying import spool
-
-    return list(spool.records(path))
 
 
 def test_without_a_database_reports_wait(tmp_path: Path) -> None:
@@ -350,7 +345,7 @@ def test_without_a_database_reports_wait(tmp_path: Path) -> None:
     thread.join()
     database.close()
 
-    assert len(list(tmp_path.glob("*.batch"))) == 1
+    assert len(spooling.pending(tmp_path)) == 1
     assert not (tmp_path / "quarantine").exists()
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A spool on disk: records are acknowledged when they are durable, and drained later, by whichever process drains.
 
-Threads that append at the same time share one fsync: whoever comes first writes for all that wait. Each such group
-is one file, complete under its final name or absent. A file goes when the drain has committed what was in it; after
-a kill in between it is drained again, so whoever takes records must not mind seeing one twice. Records that can never
-be taken are set aside with the reason. No SQL here, and nothing about what a record means.
+Threads that append at the same time share one fsync: whoever comes first writes for all that wait, at the end of one
+open file. The drain takes a file away from its writer (a lock on the file keeps the two apart), and removes it when
+what was in it is committed; after a kill in between it is drained again, so whoever takes records must not mind seeing
+one twice. What can never be taken is set aside with the reason. No SQL here, and nothing about what a record means.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 #: length, CRC-32
 _FRAME = struct.Struct(">II")
-_SUFFIX = ".batch"
-_TEMPORARY = ".part"
+_OPEN = ".open"
+_SEALED = ".batch"
 _POLL_SECONDS = 0.05
 _PATIENCE_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 MAX_QUARANTINED = 10_000
@@ -38,7 +38,7 @@ MAX_QUARANTINED = 10_000
 
 @dataclass(slots=True)
 class _Waiting:
-    record: bytes
+    records: Sequence[bytes]
     done: bool = False
     error: OSError | None = None
 
@@ -55,11 +55,15 @@ class Spool:
         self._queue: list[_Waiting] = []
         self._queueing = threading.Lock()
         self._writing = threading.Lock()
-        self._remove_unfinished()
+        self._segment: _Segment | None = None
 
     def append(self, record: bytes) -> None:
         """Keep a record; durable when this returns. Raises Unavailable when the disk does not take it."""
-        mine = _Waiting(record)
+        self.append_all([record])
+
+    def append_all(self, records: Sequence[bytes]) -> None:
+        """Keep some records, all in one file; durable when this returns. Raises Unavailable."""
+        mine = _Waiting(records)
         with self._queueing:
             self._queue.append(mine)
         with self._writing:
@@ -73,8 +77,9 @@ class Spool:
             group, self._queue = self._queue, []
         error: OSError | None = None
         try:
-            self._check_room(sum(len(one.record) for one in group))
-            self._write([one.record for one in group])
+            records = [record for one in group for record in one.records]
+            self._check_room(sum(map(len, records)))
+            self._write(records)
         except OSError as problem:
             error = problem
         for one in group:
@@ -88,27 +93,61 @@ class Spool:
             raise OSError(message)
 
     def _write(self, records: Sequence[bytes]) -> None:
-        name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._numbers)}"
-        part = self.directory / (name + _TEMPORARY)
+        data = b"".join(_FRAME.pack(len(record), zlib.crc32(record)) + record for record in records)
+        segment = self._segment
+        if segment is None or not segment.take_hold():
+            segment = self._segment = self._new_segment()
         try:
-            with part.open("wb") as file:
-                for record in records:
-                    file.write(_FRAME.pack(len(record), zlib.crc32(record)))
-                    file.write(record)
-                file.flush()
-                os.fsync(file.fileno())
-            part.rename(self.directory / (name + _SUFFIX))
-            sync_directory(self.directory)
+            segment.append(data)
         except OSError:
-            part.unlink(missing_ok=True)
+            self._segment = None
             raise
+        finally:
+            segment.let_go()
 
-    def _remove_unfinished(self) -> None:
-        """What a process that was killed had not acknowledged."""
-        for part in self.directory.glob("*" + _TEMPORARY):
-            pid = part.name.split("-")[1]
-            if not pid.isdecimal() or int(pid) == os.getpid() or not _lives(int(pid)):
-                part.unlink(missing_ok=True)
+    def _new_segment(self) -> _Segment:
+        """An open file of our own, held."""
+        while True:
+            name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._numbers)}{_OPEN}"
+            segment = _Segment(self.directory / name)
+            if segment.take_hold():
+                sync_directory(self.directory)
+                return segment
+
+
+class _Segment:
+    """The file that a writer appends to, as long as the drain has not taken it away."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def take_hold(self) -> bool:
+        """Keep the drain away; False when it has the file already."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        return self._path.exists()  # no name comes twice, so it is this file
+
+    def let_go(self) -> None:
+        """Let the drain have the file if it wants."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def append(self, data: bytes) -> None:
+        """Add bytes, durably. Raises OSError; then nothing of them counts."""
+        size = os.fstat(self._descriptor).st_size
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+            os.fdatasync(self._descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, size)
+            raise
 
 
 def sync_directory(directory: Path) -> None:
@@ -120,26 +159,31 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def pending(directory: Path) -> list[Path]:
-    """The files that wait to be drained, oldest first."""
+    """The files that wait to be drained or are written now, oldest first."""
     with contextlib.suppress(FileNotFoundError):
-        names = sorted(entry.name for entry in os.scandir(directory) if entry.name.endswith(_SUFFIX))
+        names = sorted(entry.name for entry in os.scandir(directory) if entry.name.endswith((_OPEN, _SEALED)))
         return [directory / name for name in names]
     return []
 
 
+def _seal(path: Path) -> Path | None:
+    """Take a file away from its writer; None when that one writes just now, or the file is gone."""
+    if path.suffix == _SEALED:
+        return path
+    sealed = path.with_suffix(_SEALED)
+    try:
+        with path.open("rb") as file:
+            if not _locked(file.fileno()):
+                return None
+            path.rename(sealed)
+    except FileNotFoundError:
+        return None
+    return sealed
+
+
 def records(path: Path) -> Iterator[bytes]:
-    """The records of one file; those behind a damaged place are lost, and the log says so."""
+    """The records of one file, up to the first damaged place: there a writer was killed before it had acknowledged."""
     content = path.read_bytes()
     position = 0
     while position < len(content):
@@ -153,7 +197,7 @@ def records(path: Path) -> Iterator[bytes]:
         yield record
     else:
         return
-    log.error("The spool file %s is damaged; what stood behind the damage is lost.", path)
+    log.warning("The spool file %s ends in the middle of a record; that one was never acknowledged.", path)
 
 
 #: Gets a batch of records; returns when all are committed, but for those it can never take: (position, reason) each.
@@ -209,8 +253,10 @@ class Drain:
         for path in pending(self._directory):
             if len(batch) >= self._max_records:
                 break
-            paths.append(path)
-            batch.extend(records(path))
+            sealed = _seal(path)
+            if sealed is not None:
+                paths.append(sealed)
+                batch.extend(records(sealed))
         return paths, batch
 
     def _take_all(self, batch: Sequence[bytes]) -> None:
