@@ -7,6 +7,7 @@ With a JSON body, form-style values are ignored, except the general parameters (
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 JSON_TYPES = ("application/json", "text/json")
 GENERAL = ("reason", "changeRequestName", "changeRequestDescription", "prettify")
+#: What `curl -d @file -d reason=...` puts behind JSON; the documentation does so, and says that it does not count.
+_TRAILING = re.compile(rb"(?<=[]}])\s*(?:&(?:%s)=[^]&}]*)+\Z" % "|".join(GENERAL).encode())
 
 
 class NotJson(Invalid):
@@ -36,9 +39,10 @@ def is_json(request: Request) -> bool:
 
 
 def document(request: Request) -> Any:
-    """The JSON body as plain objects. Raises NotJson."""
+    """The JSON body as plain objects, general parameters behind it left out. Raises NotJson."""
+    found = _TRAILING.search(request.body)
     try:
-        return msgspec.json.decode(request.body)
+        return msgspec.json.decode(request.body[: found.start()] if found else request.body)
     except msgspec.DecodeError as error:
         message = "The request has a JSON content type but the body is not valid JSON"
         raise NotJson(message, detail=str(error)) from error

@@ -30,6 +30,8 @@ class RudderDialect:
         request.version, path = version.settle(segments, request.headers.get(version.HEADER))
         # A blank in a segment was a plus sign before a client decoded it as a form would.
         path = tuple(segment.replace(" ", "+") for segment in path)
+        if len(path) > 1 and not path[-1]:
+            path = (*path[:-1], "index")  # what a slash at the end means, says the documentation
         match = self.router.find(request.method, path)
         if match is None:
             raise errors.UnknownPath(self._advice(request, path))
