@@ -20,6 +20,7 @@ import sqlalchemy
 from sqlalchemy import Connection, CursorResult, Engine, Executable, Row
 
 from quarterdeck.core.errors import AlreadyExists, Conflict, Unavailable
+from quarterdeck.storage import driver
 from quarterdeck.storage.accounts import AccountTable
 from quarterdeck.storage.agent_requests import AgentRequestTable
 from quarterdeck.storage.categories import GroupCategoryTable, RuleCategoryTable
@@ -215,6 +216,10 @@ def translated() -> Iterator[None]:
         yield
     except sqlalchemy.exc.IntegrityError as error:
         raise _integrity(error) from error
+    except sqlalchemy.exc.DataError as error:
+        raise driver.unfit(error.orig) from error
+    except UnicodeError as error:
+        raise driver.unfit(error) from error
     except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
         if getattr(error.orig, "sqlstate", None) in ("40001", "40P01"):
             message = "Somebody else changed the same thing at the same time; please try again."

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from quarterdeck.core.errors import Conflict, Unavailable
+from quarterdeck.core.errors import Conflict, Invalid, Unavailable
 
 if TYPE_CHECKING:
     from quarterdeck.storage.database import Store
+
+
+#: character_not_in_repertoire, untranslatable_character
+_TEXT_STATES = ("22021", "22P05")
+#: numeric_value_out_of_range
+_RANGE_STATE = "22003"
 
 
 def raw_connection(store: Store) -> psycopg.Connection[Any]:
@@ -25,6 +31,16 @@ def raw_connection(store: Store) -> psycopg.Connection[Any]:
     return raw
 
 
+def unfit(error: BaseException | None) -> Invalid:
+    """The error for a value that PostgreSQL cannot keep: a NUL or half a character in a text, a number out of range."""
+    state = getattr(error, "sqlstate", None) or ""
+    if isinstance(error, UnicodeError) or state in _TEXT_STATES or "NUL" in str(error):
+        return Invalid("A text holds a character that cannot be kept, such as NUL.", detail=str(error))
+    if state == _RANGE_STATE or isinstance(error, OverflowError):
+        return Invalid("A number is too large to be kept.", detail=str(error))
+    return Invalid("A value is not of the form that is kept.", detail=str(error))
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """The driver's errors leave as ours."""
@@ -35,3 +51,5 @@ def translated() -> Iterator[None]:
         raise Conflict(message, detail=str(error)) from error
     except psycopg.OperationalError as error:
         raise Unavailable("The database does not answer.", detail=str(error)) from error
+    except (psycopg.DataError, UnicodeError) as error:
+        raise unfit(error) from error
