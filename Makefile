@@ -3,21 +3,24 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore
 T ?=
+B ?=
 
 .PHONY: help
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .PHONY: setup
 setup: $(VENV)/.ready ## Make .venv with the locked dependencies
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || tools/system-packages python3-venv
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -c 'import ensurepip' 2>/dev/null || tools/system-packages python3-venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing the locked dependencies into $(VENV); this takes a minute or two, once."
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 .PHONY: demo
@@ -25,8 +28,8 @@ demo: setup ## Play the main job on this machine, then keep serving (ONCE=1: sto
 	@$(BIN)/python -m tools.demo $(if $(ONCE),--once)
 
 .PHONY: serve
-serve: setup ## Run a server on ./demo-data
-	$(BIN)/quarterdeckd serve --data-dir demo-data
+serve: setup ## Run a server on ./server-data
+	@$(BIN)/quarterdeckd serve --data-dir server-data
 
 .PHONY: agent
 agent: setup ## Build the agent as one file: build/quarterdeck-agent.pyz
@@ -36,7 +39,7 @@ agent: setup ## Build the agent as one file: build/quarterdeck-agent.pyz
 check: setup ## Format, lint, types, walls, generated documents
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.ledger --check
 
@@ -51,16 +54,16 @@ test: setup ## Run all tests (T=tests/core for some)
 
 .PHONY: ledger
 ledger: setup ## Write docs/api/ and docs/settings.md from the code
-	$(BIN)/python -m tools.ledger
+	@$(BIN)/python -m tools.ledger
 
 .PHONY: bench
-bench: setup ## Run the benchmarks and print their tables
-	$(BIN)/python -m bench
+bench: setup ## Run the benchmarks and print their tables (B="agent_run generation" for some)
+	@$(BIN)/python -m bench $(B)
 
 .PHONY: lock
 lock: setup ## Resolve the dependencies anew into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
 .PHONY: clean
-clean: ## Remove what the other targets made
+clean: ## Remove what the other targets made, except ./server-data
 	rm -rf $(VENV) build demo-data

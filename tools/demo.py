@@ -61,7 +61,6 @@ class Tour:
     api: Api
     node: str = ""
     hostname: str = ""
-    agent_program: Path = Path()
     #: Name of a stage -> what the server said about the node then.
     stages: dict[str, Results] = field(default_factory=dict)
     steps: int = 0
@@ -91,18 +90,15 @@ class Tour:
     def enrol(self) -> None:
         """Run the very line that the server prints for other machines."""
         with self.step("This machine enrols with the line the server printed") as found:
-            temporary = self.places.root / "tmp"
-            temporary.mkdir()
             environment = clean_environment() | {
                 "QUARTERDECK_AGENT_STATE": str(self.places.agent),
-                "TMPDIR": str(temporary),
+                "QUARTERDECK_AGENT_PROGRAM": str(self.places.agent_program),
             }
             line = enrolment_line(self.places)
             done = _run(["sh", "-c", line], environment)
             if done.returncode != 0:
                 raise DemoFailed(f"The enrolment line failed with status {done.returncode}: {done.stderr.strip()}")
             self.node = (self.places.agent / "node.id").read_text().strip()
-            self.agent_program = next(temporary.rglob("quarterdeck-agent.pyz"))
             pending = {node["id"]: node for node in self.api.rudder("GET", "/nodes/pending")["nodes"]}
             if self.node not in pending:
                 raise DemoFailed(f"The node {self.node} does not wait to be accepted.")
@@ -177,7 +173,14 @@ class Tour:
 
     def run_agent(self) -> list[dict[str, str]]:
         """One run of the agent; its reports. Raises DemoFailed unless it could apply the policy and deliver."""
-        command = [sys.executable, str(self.agent_program), "run", "--json", "--state-dir", str(self.places.agent)]
+        command = [
+            sys.executable,
+            str(self.places.agent_program),
+            "run",
+            "--json",
+            "--state-dir",
+            str(self.places.agent),
+        ]
         done = _run(command, clean_environment())
         try:
             result = json.loads(done.stdout)

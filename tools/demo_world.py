@@ -54,6 +54,11 @@ class Places:
         return self.root / "agent"
 
     @property
+    def agent_program(self) -> Path:
+        """The agent, installed by the enrolment line."""
+        return self.root / "quarterdeck-agent"
+
+    @property
     def machine(self) -> Path:
         """The files that the demo's policies are about."""
         return self.root / "machine"

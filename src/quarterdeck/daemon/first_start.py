@@ -32,6 +32,7 @@ ENROLMENT_DAYS = 7
 #: No machine with this program has an earlier date: its clock has no battery.
 EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
 NAME_PATIENCE_SECONDS = 0.2
+INSTALLED_AGENT = "/usr/local/bin/quarterdeck-agent"
 AGENT_PATH = "/quarterdeck/agent/1/quarterdeck-agent.pyz"
 
 
@@ -133,7 +134,10 @@ def banner(config: Config, enrolment_secret: str, until: datetime | None, *, fir
 
 
 def enrolment_line(config: Config, secret: str) -> str:
-    """One line for a shell that fetches the agent, checks that it is ours, and enrols the machine it runs on."""
+    """One line for a shell that fetches the agent, checks that it is ours, installs it and enrols its machine.
+
+    The agent is installed as /usr/local/bin/quarterdeck-agent, or as $QUARTERDECK_AGENT_PROGRAM says.
+    """
     name = AGENT_PATH.rpartition("/")[2]
     digest = hashlib.sha256(agent_file.agent_file()).hexdigest()
     steps = ["umask 077", "d=$(mktemp -d)", 'cd "$d"']
@@ -147,6 +151,9 @@ def enrolment_line(config: Config, secret: str) -> str:
     steps += [
         f"curl -fsS{trust} -o {name} {shlex.quote(config.public_url + AGENT_PATH)}",
         f"echo '{digest}  {name}' | sha256sum -c -",
-        f"python3 {name} enroll --server {shlex.quote(config.public_url)}{pin} --token {secret}",
+        f'p="${{QUARTERDECK_AGENT_PROGRAM:-{INSTALLED_AGENT}}}"',
+        f'install -m 755 {name} "$p"',
+        'cd / && rm -r "$d"',
+        f'python3 "$p" enroll --server {shlex.quote(config.public_url)}{pin} --token {secret}',
     ]
     return f"({' && '.join(steps)})"
