@@ -59,6 +59,14 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 10 * 1024 * 1024
 
 
+class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the API process keeps in memory so as not to make it again."""
+
+    node_bytes: Annotated[
+        int, _says("Answers about nodes that are kept ready, in bytes; 10,000 nodes take about 25 MB.", ge=0, le=2**40)
+    ] = 256 * 1024 * 1024
+
+
 class Reports(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is kept of the runs that agents report."""
 
@@ -98,6 +106,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workers: Workers = Workers()
     log: Log = Log()
     limits: Limits = Limits()
+    cache: Cache = Cache()
     reports: Reports = Reports()
 
     @property

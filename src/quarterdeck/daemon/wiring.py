@@ -18,6 +18,7 @@ from quarterdeck.dialects.native.dialect import PREFIX as NATIVE_PREFIX
 from quarterdeck.dialects.native.dialect import NativeDialect
 from quarterdeck.dialects.native.parts import Parts as NativeParts
 from quarterdeck.dialects.rudder.dialect import RudderDialect
+from quarterdeck.dialects.rudder.fragments import FragmentCache
 from quarterdeck.dialects.rudder.parts import Parts as RudderParts
 from quarterdeck.engine import intake
 from quarterdeck.engine.inventory_watcher import InventoryWatcher
@@ -44,7 +45,8 @@ def application(config: Config) -> Starlette:
     )
     dialects: dict[str, Dialect] = {
         RUDDER_PREFIX: RudderDialect(
-            max_body=config.limits.body_bytes, parts=RudderParts(watcher=_watcher(config, database))
+            max_body=config.limits.body_bytes,
+            parts=RudderParts(fragments=FragmentCache(config.cache.node_bytes), watcher=_watcher(config, database)),
         ),
         NATIVE_PREFIX: NativeDialect(native, max_body=config.limits.body_bytes),
     }
