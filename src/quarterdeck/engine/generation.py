@@ -22,6 +22,9 @@ from quarterdeck.storage.generations import Generation
 
 log = logging.getLogger(__name__)
 
+#: From this many nodes on, it is shown while they are computed how many they are.
+_WORTH_PROGRESS = 500
+
 #: Opens a unit of work that commits when it is left without an error.
 UnitsOfWork = Callable[[], AbstractContextManager[Context]]
 
@@ -71,8 +74,9 @@ def _generate(units: UnitsOfWork, ctx: Context, claimed: Generation, processes: 
 def _snapshot(units: UnitsOfWork, claimed: Generation) -> Snapshot:
     with units() as ctx:
         taken = fleet.snapshot(ctx, claimed.concerns)
-    with units() as ctx:
-        ctx.store.generations.progress(claimed.id, nodes_total=len(taken.fleet.nodes))
+    if len(taken.fleet.nodes) >= _WORTH_PROGRESS:
+        with units() as ctx:
+            ctx.store.generations.progress(claimed.id, nodes_total=len(taken.fleet.nodes))
     return taken
 
 

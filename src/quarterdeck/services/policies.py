@@ -162,7 +162,8 @@ class _Writer:
         for batch in _batches([*self._changed, *dropped], _COMPLIANCE_BATCH):
             queue.defer(store, COMPLIANCE_TASK, batch)
         message = _summary(len(self._errors))
-        store.generations.end(self._generation.id, "done", nodes_changed=len(self._changed), message=message)
+        numbers = {"nodes_total": len(self._groups), "nodes_changed": len(self._changed)}
+        store.generations.end(self._generation.id, "done", message, **numbers)
         return len(self._changed)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
@@ -99,9 +99,9 @@ class GenerationTable:
         """Note how many nodes are being computed."""
         self._update(generation, nodes_total=nodes_total)
 
-    def end(self, generation: int, state: str, *, nodes_changed: int | None = None, message: str = "") -> None:
-        """Note how it ended, `done` or `failed`, and forget those long past."""
-        self._update(generation, state=state, ended_at=self._store.now, nodes_changed=nodes_changed, message=message)
+    def end(self, generation: int, state: str, message: str = "", **numbers: int) -> None:
+        """Note how it ended, `done` or `failed`, with `nodes_total`, `nodes_changed`; and forget those long past."""
+        self._update(generation, state=state, ended_at=datetime.now(UTC), message=message, **numbers)
         old = sqlalchemy.select(_table.c.id).where(_table.c.ended_at.is_not(None))
         old = old.order_by(_table.c.id.desc()).offset(KEPT)
         self._store.run(sqlalchemy.delete(_table).where(_table.c.id.in_(old)))

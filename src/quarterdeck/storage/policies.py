@@ -30,18 +30,13 @@ _fragments = tables.policy_fragments
 _errors = tables.generation_errors
 _nodes = tables.nodes
 
-_COPIED = ("node_id", "config_id", "digest", "outline", "head", "hole_values", "begin_at")
-_COPIED_TYPES = ("text", "text", "text", "text", "bytea", "bytea", "timestamptz")
-_COLUMNS = ", ".join(_COPIED)
-_NEW_POLICIES = sqlalchemy.text(
-    f"CREATE TEMPORARY TABLE new_policies ON COMMIT DROP AS SELECT {_COLUMNS} FROM node_policies LIMIT 0"  # noqa: S608  # our own names
-)
-_COPY_POLICIES = f"COPY new_policies ({_COLUMNS}) FROM STDIN (FORMAT BINARY)"
-_KEEP_POLICIES = sqlalchemy.text(
-    f"INSERT INTO node_policies ({_COLUMNS}) SELECT {_COLUMNS} FROM new_policies "  # noqa: S608  # our own names
-    "WHERE EXISTS (SELECT FROM nodes WHERE nodes.id = new_policies.node_id) ON CONFLICT (node_id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in _COPIED[1:])
-    + ", signature = NULL"
+_WRITTEN = ("node_id", "config_id", "digest", "outline", "head", "hole_values")
+_KEEP_POLICIES = (
+    f"INSERT INTO node_policies ({', '.join(_WRITTEN)}, begin_at) SELECT new.*, %b "  # noqa: S608  # our own names
+    "FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::bytea[], %b::bytea[]) "
+    f"AS new ({', '.join(_WRITTEN)}) WHERE EXISTS (SELECT FROM nodes WHERE nodes.id = new.node_id) "
+    "ON CONFLICT (node_id) DO UPDATE SET begin_at = excluded.begin_at, signature = NULL, "
+    + ", ".join(f"{name} = excluded.{name}" for name in _WRITTEN[1:])
 )
 
 
@@ -175,14 +170,14 @@ class PolicyTable:
 
     def put(self, policies: Iterable[tuple[NodePolicy, str, str]], begin_at: datetime) -> None:
         """Keep changed policies: (policy, configuration id, outline). Nodes that are gone meanwhile are left out."""
-        self._store.run(_NEW_POLICIES)
-        with translated(), raw_connection(self._store).cursor() as cursor, cursor.copy(_COPY_POLICIES) as copy:
-            copy.set_types(_COPIED_TYPES)
-            for policy, config_id, outline in policies:
-                values = msgspec.json.encode(policy.values, order="deterministic")
-                copy.write_row((policy.node, config_id, policy.digest, outline, policy.head, values, begin_at))
-        self._store.run(_KEEP_POLICIES)
-        self._store.run(sqlalchemy.text("DROP TABLE new_policies"))
+        rows = [
+            (policy.node, config_id, policy.digest, outline, policy.head, _values_json(policy))
+            for policy, config_id, outline in policies
+        ]
+        if rows:
+            columns = [list(column) for column in zip(*rows, strict=True)]
+            with translated():
+                raw_connection(self._store).execute(_KEEP_POLICIES, [begin_at, *columns])
 
     def reoutline(self, outlines: Mapping[NodeId, str]) -> None:
         """Note other groups, rules or overrides of nodes whose documents stay as they are."""
@@ -216,6 +211,10 @@ class PolicyTable:
             return
         kept = sqlalchemy.select(sqlalchemy.func.unnest(_outlines.c.fragments))
         self._store.run(sqlalchemy.delete(_fragments).where(_fragments.c.digest.not_in(kept)))
+
+
+def _values_json(policy: NodePolicy) -> bytes:
+    return msgspec.json.encode(policy.values, order="deterministic")
 
 
 def _stored(row: sqlalchemy.Row[Any], fragments: Mapping[str, bytes]) -> StoredPolicy:
