@@ -8,6 +8,7 @@ With a JSON body, form-style values are ignored, except the general parameters (
 from __future__ import annotations
 
 import re
+import contextlib
 import types
 import typing
 from collections.abc import Mapping
@@ -122,11 +123,12 @@ def _boundary(content_type: str) -> bytes:
 
 
 def general(request: Request, name: str) -> str:
-    """A general parameter: from the query, or from a form body."""
+    """A general parameter: from the query, or from a form body; a form that cannot be read has none."""
     if name in request.query:
         return request.query[name][0]
     if request.content_type == "application/x-www-form-urlencoded":
-        return form(request).get(name, [""])[0]
+        with contextlib.suppress(Invalid):  # errors are told with these parameters, too
+            return form(request).get(name, [""])[0]
     return ""
 
 
