@@ -191,7 +191,7 @@ def measure(database: Database, worker: int, change: Callable[[Context], Event |
             ctx.emit(event)
     begun = time.monotonic()
     while (row := _newest(database)).state not in ("done", "failed"):
-        time.sleep(0.005)
+        time.sleep(0.01)
     seconds = time.monotonic() - begun
     assert row.state == "done", row.message
     return {
