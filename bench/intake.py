@@ -414,7 +414,7 @@ def _listed(grown: dict[str, float]) -> str:
 
 
 def populate(database: Database, count: int) -> None:
-    """As many nodes as the design is for, each tenth with totals of its own."""
+    """As many nodes as the design is for, with a thousand different counters."""
     with database.unit_of_work(Provenance(actor="bench")) as store:
         run = store.connection.exec_driver_sql
         run("CREATE TEMPORARY TABLE pattern AS SELECT * FROM nodes LIMIT 1")
@@ -430,9 +430,14 @@ def populate(database: Database, count: int) -> None:
             f"SELECT 'fleet-' || n, now(), now() + interval '10 minutes' FROM {numbers} AS n"
         )
         run(
-            "INSERT INTO node_compliance (node_id, config_id, state, status_since, totals, silent, counters) "
-            "SELECT 'fleet-' || n, c.config_id, c.state, c.status_since, "
-            "c.totals[1:3] || ARRAY[CASE WHEN n %% 10 = 0 THEN n ELSE 100 END] || c.totals[5:], c.silent, c.counters "
+            "INSERT INTO compliance_counters (digest, counters, totals, silent) "
+            "SELECT decode(md5(n::text), 'hex'), c.counters, "
+            "c.totals[1:3] || ARRAY[n] || c.totals[5:], c.silent "
+            "FROM (SELECT * FROM compliance_counters LIMIT 1) AS c, generate_series(0, 999) AS n"
+        )
+        run(
+            "INSERT INTO node_compliance (node_id, config_id, state, status_since, counters) "
+            "SELECT 'fleet-' || n, c.config_id, c.state, c.status_since, decode(md5((n %% 1000)::text), 'hex') "
             f"FROM (SELECT * FROM node_compliance LIMIT 1) AS c, {numbers} AS n"
         )
         store.commit()

@@ -53,11 +53,20 @@ class Judged:
     counters: tuple[Counter, ...]
 
 
+class Tally(NamedTuple):
+    """Counters of one or many nodes, with their sums."""
+
+    counters: tuple[Counter, ...]
+    totals: Counts
+    silent: int
+
+
 class Group(NamedTuple):
     """Nodes with the same counters. `expired`: their time is up, they count as silent."""
 
     expired: bool
     nodes: int
+    #: digest of the counters
     counters: bytes
     totals: Counts
     silent: int
@@ -89,41 +98,54 @@ class ComplianceTable:
 
     def judged(self, nodes: Collection[str] | None) -> dict[NodeId, Judged]:
         """What was decided about these nodes, or about all."""
-        query = "SELECT node_id, config_id, state, status_since, totals, silent, counters FROM node_compliance"
+        query = "SELECT node_id, config_id, state, status_since, counters FROM node_compliance"
         if nodes is None:
             rows = self._execute(query).fetchall()
         else:
             rows = self._execute(f"{query} WHERE node_id = ANY(%s)", [list(nodes)]).fetchall()
-        counters = self.counters({bytes(row[6]) for row in rows})
+        tallies = self.tallies({bytes(row[4]) for row in rows})
         return {
             NodeId(node): Judged(
                 node=NodeId(node),
                 config_id=config_id,
                 state=state,
                 status_since=since,
-                totals=tuple(totals),
-                silent=silent,
-                counters=counters.get(bytes(digest), ()),
+                totals=tallies[bytes(digest)].totals,
+                silent=tallies[bytes(digest)].silent,
+                counters=tallies[bytes(digest)].counters,
             )
-            for node, config_id, state, since, totals, silent, digest in rows
+            for node, config_id, state, since, digest in rows
+        }
+
+    def tallies(self, digests: Collection[bytes]) -> dict[bytes, Tally]:
+        """Counters by their digest."""
+        query = "SELECT digest, counters::text, totals, silent FROM compliance_counters WHERE digest = ANY(%s)"
+        return {
+            bytes(digest): Tally(_decode(text), tuple(totals), silent)
+            for digest, text, totals, silent in self._execute(query, [list(digests)])
         }
 
     def counters(self, digests: Collection[bytes]) -> dict[bytes, tuple[Counter, ...]]:
-        """Counters by their digest."""
-        query = "SELECT digest, counters::text FROM compliance_counters WHERE digest = ANY(%s)"
-        rows = self._execute(query, [list(digests)])
-        return {bytes(digest): _decode(text) for digest, text in rows}
+        """Counters by their digest, without their sums."""
+        return {digest: tally.counters for digest, tally in self.tallies(digests).items()}
 
     def groups(self) -> list[Group]:
-        """All nodes, grouped by what they count."""
-        rows = self._execute(
-            "SELECT coalesce(s.valid_until <= %s, false), count(*), c.counters, c.totals, c.silent "
-            "FROM node_compliance c LEFT JOIN node_status s ON s.node_id = c.node_id GROUP BY 1, 3, 4, 5",
+        """All nodes, grouped by what they count. Two narrow scans, for this is asked often."""
+        nodes = dict(self._execute("SELECT counters, count(*) FROM node_compliance GROUP BY counters").fetchall())
+        late = self._execute(
+            "SELECT c.counters, count(*) FROM node_status s JOIN node_compliance c ON c.node_id = s.node_id "
+            "WHERE s.valid_until <= %s GROUP BY c.counters",
             [self._store.now],
         )
-        return [
-            Group(expired, nodes, bytes(key), tuple(totals), silent) for expired, nodes, key, totals, silent in rows
-        ]
+        expired = dict(late.fetchall())
+        query = "SELECT digest, totals, silent FROM compliance_counters WHERE digest = ANY(%s)"
+        found = []
+        for digest, totals, silent in self._execute(query, [list(nodes)]):
+            silenced = min(expired.get(digest, 0), nodes[digest])
+            for is_expired, count in ((False, nodes[digest] - silenced), (True, silenced)):
+                if count:
+                    found.append(Group(is_expired, count, digest, tuple(totals), silent))
+        return found
 
     def expired_nodes(self, nodes: Collection[str] | None = None) -> set[NodeId]:
         """Nodes whose time is up, among these or all."""
@@ -159,39 +181,46 @@ class ComplianceTable:
         """Keep what was decided about nodes that exist."""
         if not verdicts:
             return
-        encoded = {one.node: msgspec.json.encode(one.counters) for one in verdicts}
-        digests = {node: hashlib.sha256(text).digest()[:16] for node, text in encoded.items()}
-        self._put_counters({digests[node]: text for node, text in encoded.items()})
+        tallies = {}
+        digests = {}
+        for one in verdicts:
+            text = msgspec.json.encode(one.counters)
+            digest = digests[one.node] = hashlib.sha256(text).digest()[:16]
+            tallies[digest] = (text.decode(), _array(one.totals), one.silent)
+        self._put_tallies(tallies)
         ordered = sorted(verdicts, key=lambda one: one.node)
         self._execute(
-            "INSERT INTO node_compliance (node_id, config_id, state, status_since, totals, silent, counters, "
-            "computed_at) SELECT node_id, config_id, state, since, totals::integer[], silent, counters, %s "
-            "FROM unnest(%b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::text[], %b::integer[], %b::bytea[])"
-            " AS new (node_id, config_id, state, since, totals, silent, counters) "
+            "INSERT INTO node_compliance (node_id, config_id, state, status_since, counters, computed_at) "
+            "SELECT node_id, config_id, state, since, counters, %s "
+            "FROM unnest(%b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::bytea[]) "
+            "AS new (node_id, config_id, state, since, counters) "
             "ON CONFLICT (node_id) DO UPDATE SET config_id = excluded.config_id, state = excluded.state, "
-            "status_since = excluded.status_since, totals = excluded.totals, silent = excluded.silent, "
-            "counters = excluded.counters, computed_at = excluded.computed_at",
+            "status_since = excluded.status_since, counters = excluded.counters, computed_at = excluded.computed_at",
             [
                 self._store.now,
                 [one.node for one in ordered],
                 [one.config_id for one in ordered],
                 [one.state for one in ordered],
                 [one.status_since for one in ordered],
-                ["{" + ",".join(map(str, one.totals)) + "}" for one in ordered],
-                [one.silent for one in ordered],
                 [digests[one.node] for one in ordered],
             ],
         )
 
-    def _put_counters(self, texts: Mapping[bytes, bytes]) -> None:
-        ordered = sorted(texts.items())
+    def _put_tallies(self, tallies: Mapping[bytes, tuple[str, str, int]]) -> None:
+        ordered = sorted(tallies.items())
         # Together with the other lock: none of these goes before the nodes that have them are committed.
         self._execute("SELECT pg_advisory_xact_lock_shared(%s)", [_SWEEP_LOCK])
         self._execute(
-            "INSERT INTO compliance_counters (digest, counters) "
-            "SELECT digest, counters::jsonb FROM unnest(%b::bytea[], %b::text[]) AS new (digest, counters) "
+            "INSERT INTO compliance_counters (digest, counters, totals, silent) "
+            "SELECT digest, counters::jsonb, totals::integer[], silent "
+            "FROM unnest(%b::bytea[], %b::text[], %b::text[], %b::integer[]) AS new (digest, counters, totals, silent) "
             "ON CONFLICT DO NOTHING",
-            [[digest for digest, _ in ordered], [text.decode() for _, text in ordered]],
+            [
+                [digest for digest, _ in ordered],
+                [text for _, (text, _, _) in ordered],
+                [totals for _, (_, totals, _) in ordered],
+                [silent for _, (_, _, silent) in ordered],
+            ],
         )
 
     def set_valid_until(self, moments: Iterable[tuple[NodeId, datetime | None]]) -> None:
@@ -221,6 +250,10 @@ class ComplianceTable:
     def _execute(self, query: Any, parameters: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
         with translated():
             return raw_connection(self._store).execute(query, parameters)
+
+
+def _array(counts: Counts) -> str:
+    return "{" + ",".join(map(str, counts)) + "}"
 
 
 def _decode(text: str) -> tuple[Counter, ...]:

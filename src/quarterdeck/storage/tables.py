@@ -430,6 +430,10 @@ compliance_counters = Table(
     Column("digest", LargeBinary, primary_key=True),
     #: [[rule, directive, counts per status, values when silent, digest of what is expected] ...]
     Column("counters", JSONB, nullable=False),
+    #: counts per status over all of them
+    Column("totals", ARRAY(Integer), nullable=False),
+    #: how many values there are to miss when the node is silent
+    Column("silent", Integer, nullable=False),
 )
 
 #: When it has to be decided again stands in `node_status`, which changes at every run anyway.
@@ -440,10 +444,7 @@ node_compliance = Table(
     Column("config_id", Id, nullable=False),
     Column("state", Text, nullable=False),
     Column("status_since", Time, nullable=False),
-    #: counts per status over all user rules, after block logic
-    Column("totals", ARRAY(Integer), nullable=False),
-    #: how many values there are to miss when the node is silent
-    Column("silent", Integer, nullable=False),
+    #: digest in `compliance_counters`
     Column("counters", LargeBinary, nullable=False),
     Column("computed_at", Time, nullable=False, server_default=func.now()),
 )
