@@ -20,7 +20,7 @@ import anyio.to_thread
 
 from quarterdeck.core import accounts
 from quarterdeck.core.accounts import Account
-from quarterdeck.core.errors import NotFound, QuarterdeckError, TooLarge
+from quarterdeck.core.errors import Invalid, NotFound, QuarterdeckError, TooLarge
 from quarterdeck.core.ids import AccountId
 from quarterdeck.services import reactions
 from quarterdeck.services.context import Context
@@ -105,6 +105,9 @@ class Runner:
         return reply if isinstance(reply, Answer) else self.dialect.answer(operation, request, reply)
 
     def _refusal(self, operation: Operation | None, request: Request, error: Exception) -> Answer:
+        if isinstance(error, RecursionError):
+            # Parsers, and what walks the result, go as deep as the document does.
+            error = Invalid("What was sent is nested too deeply.", detail=str(error))
         if isinstance(error, QuarterdeckError):
             if error.detail:
                 log.warning("%s %s: %s (%s)", request.request_id, request.target, error.message, error.detail)
