@@ -7,8 +7,8 @@ With a JSON body, form-style values are ignored, except the general parameters (
 
 from __future__ import annotations
 
-import re
 import contextlib
+import re
 import types
 import typing
 from collections.abc import Mapping
