@@ -88,7 +88,9 @@ def call(server: Server, method: str, path: str, **arguments: Any) -> Any:
         with httpx.Client(base_url=server.url, verify=_trust(server), timeout=TIMEOUT_SECONDS) as client:
             answer = client.request(method, path, headers={"X-API-Token": server.token}, **arguments)
     except httpx.HTTPError as error:
-        raise CommandError(f"{server.url} does not answer: {error}", UNREACHABLE) from error
+        raise CommandError(_unreachable(server, error), UNREACHABLE) from error
+    except httpx.InvalidURL as error:
+        raise CommandError(f"{server.url} is no address of a server ({error}); write https://HOST:PORT", 2) from error
     try:
         document = answer.json()
     except ValueError:
@@ -98,6 +100,24 @@ def call(server: Server, method: str, path: str, **arguments: Any) -> Any:
     raise CommandError(
         _sentence(document), NOT_LOGGED_IN if answer.status_code == httpx.codes.UNAUTHORIZED else REFUSED
     )
+
+
+def _unreachable(server: Server, error: httpx.HTTPError) -> str:
+    """What went wrong on the way, and what to do about it."""
+    reason = str(error)
+    if "mismatch" in reason or "doesn't match" in reason:
+        return (
+            f"The certificate of {server.url} is for another name ({reason}): log in with the server's public URL, "
+            "which `quarterdeckd serve` prints."
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return (
+            f"The certificate of {server.url} is not trusted. A Quarterdeck server has an authority of its own: copy "
+            "keys/ca.pem from the server's data directory and log in with --ca-file ca.pem"
+        )
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return f"{server.url} is no address of a server; write https://HOST:PORT"
+    return f"{server.url} does not answer: {reason or type(error).__name__}"
 
 
 def _trust(server: Server) -> ssl.SSLContext:

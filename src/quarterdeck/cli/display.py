@@ -13,6 +13,8 @@ import click
 #: From this percentage on a compliance is shown in green, from the second in yellow.
 GOOD, FAIR = 100.0, 80.0
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+
 
 def as_json(document: Any) -> None:
     """The document, indented."""
@@ -20,7 +22,7 @@ def as_json(document: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """A table; `empty` is what is said when there are no rows."""
+    """A table; `empty` is what is said when there are no rows. Cells may hold rich's markup: see `plain`."""
     from rich.console import Console  # late: it costs more than most commands
     from rich.table import Table
 
@@ -30,10 +32,22 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) 
         return
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for name in columns:
-        shown.add_column(name, overflow="fold")
+        shown.add_column(name, overflow="fold", no_wrap=not sys.stdout.isatty())
     for line in lines:
         shown.add_row(*line)
-    Console(soft_wrap=not sys.stdout.isatty()).print(shown)
+    width = None if sys.stdout.isatty() else _WIDE
+    Console(width=width, highlight=False).print(shown, soft_wrap=not sys.stdout.isatty(), crop=False)
+
+
+#: Columns of a table that goes to a file or a program: nothing is folded there.
+_WIDE = 1000
+
+
+def plain(value: object) -> str:
+    """Somebody else's text as a cell: brackets in it are no markup."""
+    from rich.markup import escape  # late, as above
+
+    return escape(str(value))
 
 
 def percentage(value: float) -> str:
@@ -42,6 +56,16 @@ def percentage(value: float) -> str:
         return "[dim]no data[/dim]"
     colour = "green" if value >= GOOD else "yellow" if value >= FAIR else "red"
     return f"[{colour}]{value:.2f} %[/{colour}]"
+
+
+def difference(before: float | None, now: float) -> str:
+    """How a compliance has changed, in points; empty when it has not or cannot be said."""
+    if before is None or before < 0 or now < 0:
+        return ""
+    points = round(now - before, 2)
+    if not points:
+        return "="
+    return f"[{'green' if points > 0 else 'red'}]{points:+.2f}[/]"
 
 
 def counts(details: dict[str, float]) -> str:
