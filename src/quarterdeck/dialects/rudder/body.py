@@ -44,7 +44,7 @@ def document(request: Request) -> Any:
     found = _TRAILING.search(request.body)
     try:
         return msgspec.json.decode(request.body[: found.start()] if found else request.body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message = "The request has a JSON content type but the body is not valid JSON"
         raise NotJson(message, detail=str(error)) from error
 
