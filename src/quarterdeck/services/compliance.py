@@ -254,9 +254,4 @@ def received(rows: Iterable[StateRow]) -> list[ReceivedReport]:
 
 def global_(ctx: Context) -> Counts:
     """All values of all user rules on all nodes; all zero when there is no data."""
-    sums = [0] * len(Status)
-    for group in ctx.store.compliance.groups():
-        counts = compliance.units(Status.NO_REPORT, group.silent) if group.expired else group.totals
-        for status, count in enumerate(counts):
-            sums[status] += count * group.nodes
-    return tuple(sums)
+    return ctx.store.compliance.total()
