@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The generated documents say what the code says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tools import ledger
+
+from quarterdeck.dialects.native.chapters import OPERATIONS as NATIVE
+from quarterdeck.dialects.rudder.chapters import OPERATIONS as RUDDER
+
+
+@pytest.mark.parametrize("path", ledger.documents(), ids=lambda path: path.name)
+def test_generated_documents_are_current(path: Path) -> None:
+    assert path.read_text() == ledger.documents()[path], "run `make ledger`"
+
+
+def test_every_operation_has_one_row() -> None:
+    rudder, native, _ = ledger.documents().values()
+
+    assert rudder.count("\n| `") == len(RUDDER)
+    assert native.count("\n| `") == len(NATIVE)
