@@ -29,7 +29,7 @@ def prefer_unpacked(archive: str, digest: str) -> None:
         os.makedirs(library, mode=0o700, exist_ok=True)
         if not os.path.isdir(target):
             _unpack(archive, library, target)
-            _remove_older(library, digest)
+        _remove_others(library, digest)
     except (OSError, zipfile.BadZipFile):
         return
     if _is_ours(library) and _is_ours(target):
@@ -69,10 +69,12 @@ def _unpack(archive: str, library: str, target: str) -> None:
     os.rename(fresh, target)
 
 
-def _remove_older(library: str, digest: str) -> None:
-    """Forget what other versions of the agent unpacked, and what a crash left."""
-    import shutil  # once per version
+def _remove_others(library: str, digest: str) -> None:
+    """Forget what other versions of the agent unpacked, and what a crash left, also a crash in here."""
+    others = [name for name in os.listdir(library) if name != digest]
+    if not others:
+        return
+    import shutil  # rarely needed
 
-    for name in os.listdir(library):
-        if name != digest:
-            shutil.rmtree(os.path.join(library, name), ignore_errors=True)
+    for name in others:
+        shutil.rmtree(os.path.join(library, name), ignore_errors=True)
