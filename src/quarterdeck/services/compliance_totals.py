@@ -15,6 +15,7 @@ from quarterdeck.core.compliance import Counts, Status
 from quarterdeck.core.directives import Directive
 from quarterdeck.core.ids import DirectiveId, RuleId
 from quarterdeck.core.modes import OwnMode
+from quarterdeck.core.rules import Rule
 from quarterdeck.core.settings import Settings
 from quarterdeck.services import rules
 from quarterdeck.services.compliance_views import DirectiveCompliance, RuleCompliance
@@ -25,11 +26,31 @@ _Pair = tuple[RuleId, DirectiveId]
 
 def by_rules(ctx: Context) -> list[RuleCompliance]:
     """All user rules without what is below them, sorted by name."""
+    return _of_rules(ctx, sorted(rules.all_rules(ctx), key=lambda rule: (rule.name, rule.id)))
+
+
+def of_rule(ctx: Context, rule_id: str) -> RuleCompliance:
+    """One rule without what is below it. Raises NotFound."""
+    return _of_rules(ctx, [ctx.store.rules.get(rule_id)])[0]
+
+
+def by_directives(ctx: Context) -> list[DirectiveCompliance]:
+    """All directives that are no system ones without what is below them, sorted by name."""
+    chosen = (one for one in ctx.store.directives.all() if not one.system)
+    return _of_directives(ctx, sorted(chosen, key=lambda one: (one.name, one.id)))
+
+
+def of_directive(ctx: Context, directive_id: str) -> DirectiveCompliance:
+    """One directive without what is below it. Raises NotFound."""
+    return _of_directives(ctx, [ctx.store.directives.get(directive_id)])[0]
+
+
+def _of_rules(ctx: Context, some: Sequence[Rule]) -> list[RuleCompliance]:
     totals: dict[RuleId, list[Counts]] = {}
     for (rule, _), counts in _pairs(ctx).items():
         totals.setdefault(rule, []).append(counts)
     settings = ctx.store.settings.get()
-    directives = {one.id: one for one in ctx.store.directives.all()}
+    directives = ctx.store.directives.among({one for rule in some for one in rule.directives})
     known = [
         RuleCompliance(
             rule=rule,
@@ -38,18 +59,16 @@ def by_rules(ctx: Context) -> list[RuleCompliance]:
             directives=(),
             nodes=(),
         )
-        for rule in sorted(rules.all_rules(ctx), key=lambda rule: (rule.name, rule.id))
+        for rule in some
     ]
     return _with_silent(ctx, known, unknown={one.rule.id for one in known} - totals.keys())
 
 
-def by_directives(ctx: Context) -> list[DirectiveCompliance]:
-    """All directives that are no system ones without what is below them, sorted by name."""
+def _of_directives(ctx: Context, some: Sequence[Directive]) -> list[DirectiveCompliance]:
     totals: dict[DirectiveId, list[Counts]] = {}
     for (_, directive), counts in _pairs(ctx).items():
         totals.setdefault(directive, []).append(counts)
     settings = ctx.store.settings.get()
-    chosen = (one for one in ctx.store.directives.all() if not one.system)
     return [
         DirectiveCompliance(
             directive=one,
@@ -58,7 +77,7 @@ def by_directives(ctx: Context) -> list[DirectiveCompliance]:
             rules=(),
             nodes=(),
         )
-        for one in sorted(chosen, key=lambda one: (one.name, one.id))
+        for one in some
     ]
 
 

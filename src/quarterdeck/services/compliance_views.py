@@ -7,8 +7,9 @@ from the stored reports. What a node's time running out makes of it is applied h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from quarterdeck.core import compliance, compliance_trees, modes
 from quarterdeck.core.compliance import Counts, Status
@@ -173,7 +174,10 @@ def _concerned(ctx: Context, has: Callable[[Counter | Overridden], bool]) -> lis
     """Nodes that count something of this kind, or on which it gave way."""
     judged = ctx.store.compliance.judged(None)
     gone = ctx.store.compliance.overridden(judged)
-    return [node for node, one in judged.items() if any(map(has, one.counters)) or any(map(has, gone.get(node, ())))]
+    # Many nodes share their counters, and then the very object.
+    counters = {id(one.counters): one.counters for one in judged.values()}
+    counting = {key for key, some in counters.items() if any(map(has, some))}
+    return [node for node, one in judged.items() if id(one.counters) in counting or any(map(has, gone.get(node, ())))]
 
 
 # -- nodes ---------------------------------------------------------------------------
@@ -184,34 +188,50 @@ def _nodes(ctx: Context, only: Collection[str] | None, *, deep: bool) -> Iterato
     expired = ctx.store.compliance.expired_nodes(only)
     named = ctx.store.compliance.node_names(only)
     ids = sorted(node for node in judged if node in named)
+    shared: dict[tuple[int, bool], _Statuses] = {}
     for start in range(0, len(ids), _BATCH):
         batch = ids[start : start + _BATCH]
-        statuses = _deep(ctx, batch, judged) if deep else {node: _flat(judged[node], expired) for node in batch}
+        deeply = _deep(ctx, batch, judged) if deep else {}
         gaveway = ctx.store.compliance.overridden(batch)
         for node in batch:
             hostname, mode = named[node]
+            found = _counted(deeply[node]) if deep else _flat(judged[node], node in expired, shared)
             yield NodeCompliance(
                 node=node,
                 hostname=hostname,
                 mode=mode,
-                counts=compliance.total(one.counts for one in statuses[node]),
-                directives=statuses[node],
+                counts=found.counts,
+                directives=found.directives,
                 overridden=gaveway.get(node, ()),
             )
 
 
-def _flat(judged: Judged, expired: Collection[NodeId]) -> tuple[DirectiveStatus, ...]:
-    silent = judged.node in expired
-    return tuple(
-        DirectiveStatus(
-            one.rule,
-            one.directive,
-            (),
-            compliance.units(Status.NO_REPORT, one.silent) if silent else one.counts,
+class _Statuses(NamedTuple):
+    directives: tuple[DirectiveStatus, ...]
+    counts: Counts
+
+
+def _counted(directives: tuple[DirectiveStatus, ...]) -> _Statuses:
+    return _Statuses(directives, compliance.total(one.counts for one in directives))
+
+
+def _flat(judged: Judged, silent: bool, shared: dict[tuple[int, bool], _Statuses]) -> _Statuses:
+    """What a node's counters say; nodes that share them share this."""
+    key = (id(judged.counters), silent)
+    if key not in shared:
+        shared[key] = _counted(
+            tuple(
+                DirectiveStatus(
+                    one.rule,
+                    one.directive,
+                    (),
+                    compliance.units(Status.NO_REPORT, one.silent) if silent else one.counts,
+                )
+                for one in judged.counters
+                if one.silent or not silent
+            )
         )
-        for one in judged.counters
-        if one.silent or not silent
-    )
+    return shared[key]
 
 
 def _deep(
@@ -236,15 +256,17 @@ def _deep(
 
 
 class _Index:
-    """What nodes say, found by rule and directive; one pass over all of it."""
+    """What nodes say of some rules or directives; one pass over all of it."""
 
-    def __init__(self, nodes: Iterable[NodeCompliance], key: Callable[[_Named], str]) -> None:
+    def __init__(self, nodes: Iterable[NodeCompliance], key: Callable[[_Named], str], wanted: Container[str]) -> None:
         self._parts: dict[str, dict[_Key, list[tuple[NodeId, DirectiveStatus]]]] = {}
         self._gone: dict[str, dict[_Key, list[Overridden]]] = {}
         self._nodes: dict[str, list[tuple[NodeCompliance, list[DirectiveStatus]]]] = {}
         for node in nodes:
             mine: dict[str, list[DirectiveStatus]] = {}
             for status in node.directives:
+                if key(status) not in wanted:
+                    continue
                 mine.setdefault(key(status), []).append(status)
                 by_key = self._parts.setdefault(key(status), {})
                 by_key.setdefault((status.rule, status.directive), []).append((node.node, status))
@@ -282,7 +304,7 @@ class _Index:
 
 
 def _of_rules(known: Names, nodes: Sequence[NodeCompliance], rules: Sequence[Rule]) -> list[RuleCompliance]:
-    index = _Index(nodes, lambda one: one.rule)
+    index = _Index(nodes, lambda one: one.rule, {rule.id for rule in rules})
     found = []
     for rule in rules:
         pairs = index.pairs(rule.id)
@@ -302,7 +324,7 @@ def _of_rules(known: Names, nodes: Sequence[NodeCompliance], rules: Sequence[Rul
 def _of_directives(
     known: Names, nodes: Sequence[NodeCompliance], directives: Sequence[Directive]
 ) -> list[DirectiveCompliance]:
-    index = _Index(nodes, lambda one: one.directive)
+    index = _Index(nodes, lambda one: one.directive, {directive.id for directive in directives})
     found = []
     for directive in directives:
         pairs = index.pairs(directive.id)

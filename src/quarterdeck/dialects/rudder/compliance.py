@@ -20,6 +20,8 @@ from quarterdeck.web.operation import Answer, Reply, Request, Section
 section = Section("Compliance", options={"style": "old"})
 
 DEFAULT_LEVEL = 10
+#: From this level on an answer shows more than the object itself.
+_NESTED = 2
 #: From these levels on, stored counters do not tell enough.
 _DEEP = 3
 _DEEP_FOR_NODES = 4
@@ -55,7 +57,7 @@ def get_global_compliance(ctx: Context, request: Request) -> Reply:
 def get_rules_compliance(ctx: Context, request: Request) -> Reply:
     """The compliance of all user rules."""
     shape = _shape(ctx, request)
-    if shape.level < 2:
+    if shape.level < _NESTED:
         views = compliance_totals.by_rules(ctx)
     else:
         views = compliance_totals.with_silent(ctx, compliance_views.by_rules(ctx, deep=shape.level >= _DEEP))
@@ -73,8 +75,10 @@ def get_rules_compliance(ctx: Context, request: Request) -> Reply:
 )
 def get_rule_compliance(ctx: Context, request: Request) -> Reply:
     """The compliance of one rule."""
-    shape = _shape(ctx, request)
-    view = compliance_views.of_rule(ctx, request.params["id"], deep=shape.level >= _DEEP)
+    rule, shape = request.params["id"], _shape(ctx, request)
+    if shape.level < _NESTED:
+        return Reply([shape.rule(compliance_totals.of_rule(ctx, rule))])
+    view = compliance_views.of_rule(ctx, rule, deep=shape.level >= _DEEP)
     return Reply(_each(shape.rule, compliance_totals.with_silent(ctx, [view])))
 
 
@@ -92,7 +96,7 @@ def get_directives_compliance(ctx: Context, request: Request) -> Reply | Answer:
     wanted, shape = _format(request), _shape(ctx, request)
     if wanted == "csv":
         return _csv(shape, compliance_views.by_directives(ctx))
-    if shape.level < 2:
+    if shape.level < _NESTED:
         return Reply(_each(shape.directive, compliance_totals.by_directives(ctx)))
     return Reply(_each(shape.directive, compliance_views.by_directives(ctx, deep=shape.level >= _DEEP)))
 
@@ -108,10 +112,12 @@ def get_directives_compliance(ctx: Context, request: Request) -> Reply | Answer:
 )
 def get_directive_compliance(ctx: Context, request: Request) -> Reply | Answer:
     """The compliance of one directive, as JSON or CSV."""
-    wanted, shape = _format(request), _shape(ctx, request)
-    deep = wanted == "csv" or shape.level >= _DEEP
-    view = compliance_views.of_directive(ctx, request.params["id"], deep=deep)
-    return _csv(shape, [view]) if wanted == "csv" else Reply(shape.directive(view))
+    wanted, shape, directive = _format(request), _shape(ctx, request), request.params["id"]
+    if wanted == "csv":
+        return _csv(shape, [compliance_views.of_directive(ctx, directive)])
+    if shape.level < _NESTED:
+        return Reply(shape.directive(compliance_totals.of_directive(ctx, directive)))
+    return Reply(shape.directive(compliance_views.of_directive(ctx, directive, deep=shape.level >= _DEEP)))
 
 
 @section.operation(
