@@ -150,7 +150,7 @@ def native_operations() -> list[Operation]:
 def described(operations: list[Operation], prefix: str) -> dict[str, Any]:
     """The OpenAPI document of these operations, as plain objects."""
     document = openapi.document(
-        operations, title="fuzz", version=__version__, prefix=prefix, token_header="X-API-Token"
+        operations, title="fuzz", version=__version__, prefix=prefix, login_header="X-API-Token"
     )
     return dict(msgspec.json.decode(msgspec.json.encode(document)))
 

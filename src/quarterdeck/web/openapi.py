@@ -14,9 +14,9 @@ _FORMS = ("application/json", "application/x-www-form-urlencoded")
 
 
 def document(
-    operations: Iterable[Operation], *, title: str, version: str, prefix: str, token_header: str
+    operations: Iterable[Operation], *, title: str, version: str, prefix: str, login_header: str
 ) -> dict[str, Any]:
-    """The document. `prefix` stands before every path, `token_header` carries the token."""
+    """The document. `prefix` stands before every path, `login_header` carries the token."""
     rows = list(operations)
     bodies = [one.body for one in rows if one.body is not None]
     schemas, components = msgspec.json.schema_components(bodies, ref_template="#/components/schemas/{name}")
@@ -30,7 +30,7 @@ def document(
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": token_header}},
+            "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": login_header}},
         },
     }
 

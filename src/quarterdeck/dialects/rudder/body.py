@@ -155,13 +155,13 @@ def _typed(values: list[str], kind: Any) -> Any:
     if kind is None:
         return values[0]
     if _is_list(kind):
-        parsed = [_parsed(value) for value in values]
+        parsed = [json_or_text(value) for value in values]
         return parsed[0] if len(parsed) == 1 and isinstance(parsed[0], list) else parsed
     alternatives = _alternatives(kind)
     if str in alternatives and Any not in alternatives:
         return values[0]
     if kind is Any or dict in (typing.get_origin(one) or one for one in alternatives) or _has_struct(alternatives):
-        return _parsed(values[0])
+        return json_or_text(values[0])
     return _scalar(values[0], alternatives)
 
 
@@ -177,7 +177,7 @@ def _scalar(text: str, alternatives: tuple[Any, ...]) -> Any:
     return text
 
 
-def _parsed(text: str) -> Any:
+def json_or_text(text: str) -> Any:
     """JSON where it looks like an object or an array, else the text itself."""
     if text.lstrip()[:1] in ("{", "["):
         try:

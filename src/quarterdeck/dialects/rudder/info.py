@@ -63,7 +63,7 @@ def openapi_document(ctx: Context, request: Request) -> Answer:
         title="Quarterdeck: Rudder API",
         version=__version__,
         prefix="/rudder/api/latest",
-        token_header="X-API-Token",
+        login_header="X-API-Token",
     )
     return Answer(headers=(("Content-Type", "application/json; charset=utf-8"),), body=msgspec.json.encode(document))
 

@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from quarterdeck.core import modes
-from quarterdeck.core.inheritance import Inherited
 from quarterdeck.core.inventories import Element
 from quarterdeck.core.nodes import AgentSchedule, Node, NodeStatus
-from quarterdeck.core.properties import Property, sort_keys
+from quarterdeck.core.properties import Property
 from quarterdeck.dialects.rudder.shapes import encode_property
 
 _MEGABYTE = 1024 * 1024
@@ -225,23 +224,6 @@ def parse_include(text: str, version: int) -> Include:
         with_bulk=any(field.level == "full" for field in chosen),
         with_software=_SOFTWARE in names,
     )
-
-
-def encode_inherited(one: Inherited) -> dict[str, Any]:
-    """A property with all levels merged, and where it comes from."""
-    shown: dict[str, Any] = {"name": one.name, "value": sort_keys(one.value)}
-    if one.inherit_mode:
-        shown["inheritMode"] = one.inherit_mode
-    if one.provider:
-        shown["provider"] = one.provider
-    if one.hierarchy:
-        shown["hierarchy"] = [
-            ({"kind": level.kind} | ({"name": level.name, "id": level.id} if level.id else {}))
-            | {"value": sort_keys(level.value)}
-            for level in one.hierarchy
-        ]
-        shown["origval"] = sort_keys(one.original)
-    return shown
 
 
 def encode_schedule(schedule: AgentSchedule) -> dict[str, Any]:

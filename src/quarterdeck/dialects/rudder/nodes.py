@@ -14,11 +14,11 @@ from quarterdeck.core import nodes as core_nodes
 from quarterdeck.core.errors import Invalid, NotFound
 from quarterdeck.core.node_queries import NodeQuery
 from quarterdeck.core.nodes import AgentSchedule, KeyStatus, Node, NodeStatus
-from quarterdeck.core.properties import Property, parse_inherit_mode
+from quarterdeck.core.properties import Property
 from quarterdeck.dialects.rudder import body, envelope, node_shapes, parts
 from quarterdeck.dialects.rudder.fragments import LongAnswer
 from quarterdeck.dialects.rudder.node_shapes import Fragment, Include
-from quarterdeck.dialects.rudder.shapes import Fields, Text
+from quarterdeck.dialects.rudder.shapes import Fields, PropertyFields, Text, encode_inherited
 from quarterdeck.services import node_runs, nodes
 from quarterdeck.services.context import Context
 from quarterdeck.services.nodes import NodeChanges
@@ -168,7 +168,7 @@ def get_node_status(ctx: Context, request: Request) -> Reply:
 @section.operation("nodeInheritedProperties", "GET", "/nodes/{id}/inheritedProperties", right="node.read", since=11)
 def node_inherited_properties(ctx: Context, request: Request) -> Reply:
     """All properties that hold on a node, inherited ones included."""
-    shown = [node_shapes.encode_inherited(one) for one in nodes.inherited(ctx, request.params["id"])]
+    shown = [encode_inherited(one) for one in nodes.inherited(ctx, request.params["id"])]
     return Reply([{"nodeId": request.params["id"], "properties": shown}])
 
 
@@ -307,27 +307,10 @@ def decode_property(given: Any) -> Property:
         name, separator, text = given.partition("=")
         if not separator:
             raise Invalid(f"A property in a form is written name=value, not '{given}'")
-        given = {"name": name, "value": _value(text)}
+        given = {"name": name, "value": body.json_or_text(text)}
     if not isinstance(given, dict) or not isinstance(given.get("name"), str) or not given["name"].strip():
         raise Invalid('A property is an object with a name and a value, as in {"name":"env","value":"prod"}')
-    mode, provider = given.get("inheritMode"), given.get("provider")
-    if not isinstance(mode, str | None) or not isinstance(provider, str | None):
-        raise Invalid(f"inheritMode and provider of property '{given['name']}' must be texts")
-    return Property(
-        name=given["name"],
-        value=given.get("value"),
-        inherit_mode=parse_inherit_mode(mode) if mode else None,
-        provider=provider or None,
-    )
-
-
-def _value(text: str) -> Any:
-    if text.lstrip()[:1] in ("{", "["):
-        try:
-            return msgspec.json.decode(text)
-        except msgspec.DecodeError:
-            return text
-    return text
+    return body.convert(given, PropertyFields).to_property()
 
 
 @section.operation(

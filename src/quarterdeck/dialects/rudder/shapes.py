@@ -72,14 +72,12 @@ class PropertyFields(msgspec.Struct, kw_only=True, rename="camel"):
 
     def to_property(self) -> Property:
         """The same in core's words. Raises Invalid for a bad inherit mode."""
-        if self.inherit_mode is not None:
-            properties.parse_inherit_mode(self.inherit_mode)
         return Property(
             name=self.name,
             value=self.value,
             description=self.description,
-            inherit_mode=self.inherit_mode,
-            provider=self.provider,
+            inherit_mode=properties.parse_inherit_mode(self.inherit_mode) if self.inherit_mode else None,
+            provider=self.provider or None,
         )
 
 
