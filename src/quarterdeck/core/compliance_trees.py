@@ -7,6 +7,7 @@ and by directive. The arithmetic of counters is `compliance.py`, the matching of
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -128,8 +129,12 @@ def match(promise: ExpectedDirective, reports: Sequence[ReceivedReport], matchin
     return _walk(promise, Matcher(promise.mode, reports, matching).find)
 
 
+@functools.lru_cache(maxsize=2_000)
 def uniform(promise: ExpectedDirective, status: Status) -> DirectiveStatus:
-    """The directive with one status for every value: pending, no report, reports disabled, missing."""
+    """The directive with one status for every value: pending, no report, reports disabled, missing.
+
+    Remembered: after a generation whole fleets are pending with the same directives.
+    """
     return _walk(
         promise, lambda level: [[(one.name, one.value, [Outcome(status, "", one.report_id)])] for one in level]
     )

@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,7 +52,9 @@ def application(config: Config) -> Starlette:
         ),
         NATIVE_PREFIX: NativeDialect(native, max_body=config.limits.body_bytes),
     }
-    return mount(dialects, database, threads=config.threads)
+    # The spool is on this machine, so without a worker here nobody else could drain it.
+    lifespan = None if config.workers.count else lambda _: draining(config)
+    return mount(dialects, database, threads=config.threads, lifespan=lifespan)
 
 
 def _watcher(config: Config, database: Database) -> InventoryWatcher:
@@ -70,24 +74,29 @@ def _facts(config: Config) -> dict[str, str]:
 
 async def worker(config: Config) -> None:
     """Everything that happens without a request, until cancelled."""
-    stop, stop_draining = asyncio.Event(), threading.Event()
-    database = Database(config.database_url, pool_size=1)
-    draining = asyncio.create_task(
-        asyncio.to_thread(intake.run, database, report_spool(config), stop_draining, keep_raw=config.reports.keep_raw)
-    )
-    running = asyncio.create_task(
-        run_worker(
-            config.database_url, cpu=config.workers.cpu or os.cpu_count() or 1, threads=WORKER_THREADS, stop=stop
-        )
+    stop = asyncio.Event()
+    cpu = config.workers.cpu or os.cpu_count() or 1
+    async with draining(config):
+        running = asyncio.create_task(run_worker(config.database_url, cpu=cpu, threads=WORKER_THREADS, stop=stop))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            stop.set()
+            await running
+
+
+@asynccontextmanager
+async def draining(config: Config) -> AsyncIterator[None]:
+    """Reports go from the spool into the database meanwhile, on a thread of their own."""
+    stop, database = threading.Event(), Database(config.database_url, pool_size=1)
+    drain = asyncio.create_task(
+        asyncio.to_thread(intake.run, database, report_spool(config), stop, keep_raw=config.reports.keep_raw)
     )
     try:
-        await asyncio.shield(running)
-    except asyncio.CancelledError:
-        stop.set()
-        await running
+        yield
     finally:
-        stop_draining.set()
-        await draining
+        stop.set()
+        await drain
         database.close()
 
 

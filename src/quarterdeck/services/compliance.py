@@ -226,7 +226,7 @@ def _plan(stored: StoredPolicy, system: frozenset[RuleId]) -> Plan:
     )
 
 
-@functools.lru_cache(maxsize=20_000)
+@functools.lru_cache(maxsize=5_000)
 def _promise(filled: bytes) -> Promise:
     expected = expected_reports.expected(msgspec.json.decode(filled))
     silent = compliance_trees.uniform(expected, Status.NO_REPORT).counts[Status.NO_REPORT]
