@@ -49,8 +49,12 @@ fix: setup ## Format, and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 
 .PHONY: test
-test: setup ## Run all tests (T=tests/core for some)
-	$(BIN)/python -m pytest -n auto $(T)
+test: setup $(if $(T),,test-pg15) ## Run all tests, those of the storage also on PostgreSQL 15 (T=tests/core for some)
+	$(BIN)/python -m pytest -n auto --dist loadgroup $(T)
+
+.PHONY: test-pg15
+test-pg15: setup ## Run the tests of the storage on a private PostgreSQL 15 of the system
+	$(BIN)/python -m tools.postgresql15 $(BIN)/python -m pytest -n auto -q --ignore tests/storage/test_embedded.py tests/storage tests/services tests/dialects
 
 .PHONY: ledger
 ledger: setup ## Write docs/api/ and docs/settings.md from the code

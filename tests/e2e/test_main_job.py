@@ -184,7 +184,7 @@ def test_a_node_gets_no_policy_but_its_own(served: Site, machine: Machine, stran
     assert own.status_code == 200
     assert json.loads(own.content)["node"] == machine.node
     assert (stolen.status_code, stolen.json()["code"]) == (401, "bad_signature")
-    assert (early.status_code, early.json()["code"]) == (403, "not_accepted")
+    assert (early.status_code, early.json()["code"]) == (404, "not_accepted")
 
 
 def test_a_deleted_node_is_told_so_and_may_come_back(served: Site, machine: Machine) -> None:
