@@ -40,7 +40,7 @@ check: setup ## Format, lint, types, walls, generated documents
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tools.ledger --check
 
 .PHONY: fix

@@ -40,21 +40,24 @@ def _packages() -> Path:
     installed = Path(spec.origin).resolve().parent
     if os.geteuid() != 0 or _open_to_all(installed):
         return installed.parent
-    return _copied(installed.parent)
+    return copied(installed.parent, COPIES)
 
 
 def _open_to_all(directory: Path) -> bool:
     return all(one.stat().st_mode & stat.S_IXOTH for one in (directory, *directory.parents))
 
 
-def _copied(packages: Path) -> Path:
-    """The copy, made at the first call: whole or not at all, by whichever process is first. Raises Unavailable."""
-    wanted = COPIES / importlib.metadata.version(PACKAGE)
+def copied(packages: Path, copies: Path) -> Path:
+    """The copy below `copies`, made at the first call: whole or not at all, by whichever process is first.
+
+    Raises Unavailable.
+    """
+    wanted = copies / importlib.metadata.version(PACKAGE)
     if wanted.exists():
         return wanted
     try:
-        COPIES.mkdir(mode=0o755, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".new-", dir=COPIES))
+        copies.mkdir(mode=0o755, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=".new-", dir=copies))
         try:
             shutil.copytree(packages / PACKAGE / "pginstall", unfinished / PACKAGE / "pginstall", symlinks=True)
             libraries = packages / f"{PACKAGE}.libs"
@@ -71,6 +74,6 @@ def _copied(packages: Path) -> Path:
         if not wanted.exists():
             raise Unavailable(
                 f"The database's programs in {packages} lie in a directory that is closed to its user, and they could "
-                f"not be copied to {COPIES} ({error.strerror}): install Quarterdeck in an open place such as /opt."
+                f"not be copied to {copies} ({error.strerror}): install Quarterdeck in an open place such as /opt."
             ) from error
     return wanted

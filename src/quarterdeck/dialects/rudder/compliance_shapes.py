@@ -7,6 +7,7 @@ to components, nodes and values; blocks stand among the components and hold thei
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -139,7 +140,8 @@ class Shape:
         self, rule: RuleId, statuses: Sequence[DirectiveStatus], gone: Sequence[Overridden], node_mode: OwnMode
     ) -> Json:
         counts = compliance.total(one.counts for one in statuses)
-        named = {self._mode_on(one.directive, node_mode) for one in (*statuses, *gone)}
+        both: list[DirectiveStatus | Overridden] = [*statuses, *gone]
+        named = {self._mode_on(one.directive, node_mode) for one in both}
         shown = self._head(rule, self._rule_name(rule), counts, named.pop() if len(named) == 1 else "mixed")
         if self.level >= 3:
             shown["directives"] = [self._directive_status(one, node_mode, depth=4) for one in statuses] + [
@@ -181,10 +183,8 @@ class Shape:
         return shown | {"policyMode": mode, "complianceDetails": numbers["complianceDetails"]}
 
     def _numbers(self, counts: Counts) -> Json:
-        return {
-            "compliance": compliance.percent(counts, self.precision),
-            "complianceDetails": compliance.details(counts, self.precision),
-        }
+        percent, details = _percentages(counts, self.precision)
+        return {"compliance": percent, "complianceDetails": details}
 
     def _skipped(self, one: Overridden) -> Json:
         return {"overridingRuleId": one.by_rule, "overridingRuleName": self._rule_name(one.by_rule)}
@@ -210,6 +210,12 @@ class Shape:
             "global_mode": self.settings.global_policy_mode,
             "overridable": self.settings.global_policy_mode_overridable,
         }
+
+
+@functools.lru_cache(maxsize=5_000)
+def _percentages(counts: Counts, precision: int) -> tuple[float, dict[str, float]]:
+    """Percentage and details; most objects of a fleet have the counts of many others. Not to be changed."""
+    return compliance.percent(counts, precision), compliance.details(counts, precision)
 
 
 def _value(value: ValueStatus) -> Json:
