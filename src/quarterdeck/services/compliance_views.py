@@ -8,7 +8,7 @@ from the stored reports. What a node's time running out makes of it is applied h
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from quarterdeck.core import compliance, compliance_trees, modes
@@ -16,6 +16,7 @@ from quarterdeck.core.compliance import Counts, Status
 from quarterdeck.core.compliance_trees import DirectiveStatus, GatheredItem
 from quarterdeck.core.directives import Directive
 from quarterdeck.core.errors import NotFound
+from quarterdeck.core.expected_reports import ExpectedDirective
 from quarterdeck.core.ids import DirectiveId, NodeId, RuleId
 from quarterdeck.core.modes import OwnMode
 from quarterdeck.core.nodes import NodeStatus
@@ -120,9 +121,14 @@ def names(ctx: Context) -> Names:
     )
 
 
+def each_node(ctx: Context, *, deep: bool = True) -> Iterator[NodeCompliance]:
+    """All nodes that compliance is about, sorted by id, read batch by batch."""
+    return _nodes(ctx, None, deep=deep)
+
+
 def by_nodes(ctx: Context, *, deep: bool = True) -> list[NodeCompliance]:
     """All nodes that compliance is about, sorted by id."""
-    return list(_nodes(ctx, None, deep=deep))
+    return list(each_node(ctx, deep=deep))
 
 
 def of_node(ctx: Context, node_id: str, *, deep: bool = True) -> NodeCompliance:
@@ -141,7 +147,7 @@ def of_node(ctx: Context, node_id: str, *, deep: bool = True) -> NodeCompliance:
 def by_rules(ctx: Context, *, deep: bool = True) -> list[RuleCompliance]:
     """All user rules, sorted by name, those without nodes included."""
     known = names(ctx)
-    nodes = by_nodes(ctx, deep=deep)
+    nodes = each_node(ctx, deep=deep)
     rules = sorted((rule for rule in known.rules.values() if not rule.system), key=lambda rule: (rule.name, rule.id))
     return _of_rules(known, nodes, rules)
 
@@ -150,14 +156,14 @@ def of_rule(ctx: Context, rule_id: str, *, deep: bool = True) -> RuleCompliance:
     """One rule. Raises NotFound."""
     rule = ctx.store.rules.get(rule_id)
     known = names(ctx)
-    concerned = _concerned(ctx, lambda one: one.rule == rule.id)
-    return _of_rules(known, list(_nodes(ctx, concerned, deep=deep)), [rule])[0]
+    part = _Part(rule=rule.id)
+    return _of_rules(known, _nodes(ctx, _concerned(ctx, part), deep=deep, part=part), [rule])[0]
 
 
 def by_directives(ctx: Context, *, deep: bool = True) -> list[DirectiveCompliance]:
     """All directives that are no system ones, sorted by name, those that apply nowhere included."""
     known = names(ctx)
-    nodes = by_nodes(ctx, deep=deep)
+    nodes = each_node(ctx, deep=deep)
     chosen = (directive for directive in known.directives.values() if not directive.system)
     return _of_directives(known, nodes, sorted(chosen, key=lambda one: (one.name, one.id)))
 
@@ -166,24 +172,40 @@ def of_directive(ctx: Context, directive_id: str, *, deep: bool = True) -> Direc
     """One directive. Raises NotFound."""
     directive = ctx.store.directives.get(directive_id)
     known = names(ctx)
-    concerned = _concerned(ctx, lambda one: one.directive == directive.id)
-    return _of_directives(known, list(_nodes(ctx, concerned, deep=deep)), [directive])[0]
+    part = _Part(directive=directive.id)
+    return _of_directives(known, _nodes(ctx, _concerned(ctx, part), deep=deep, part=part), [directive])[0]
 
 
-def _concerned(ctx: Context, has: Callable[[Counter | Overridden], bool]) -> list[NodeId]:
-    """Nodes that count something of this kind, or on which it gave way."""
+class _Part(NamedTuple):
+    """What of a node is looked at: a rule, a directive, or all of it."""
+
+    rule: RuleId | None = None
+    directive: DirectiveId | None = None
+
+    def has(self, one: Counter | Overridden | ExpectedDirective) -> bool:
+        return self.rule in (None, one.rule) and self.directive in (None, one.directive)
+
+
+_ALL = _Part()
+
+
+def _concerned(ctx: Context, part: _Part) -> list[NodeId]:
+    """Nodes that count something of this part, or on which it gave way."""
     judged = ctx.store.compliance.judged(None)
     gone = ctx.store.compliance.overridden(judged)
     # Many nodes share their counters, and then the very object.
     counters = {id(one.counters): one.counters for one in judged.values()}
-    counting = {key for key, some in counters.items() if any(map(has, some))}
-    return [node for node, one in judged.items() if id(one.counters) in counting or any(map(has, gone.get(node, ())))]
+    counting = {key for key, some in counters.items() if any(map(part.has, some))}
+    return [
+        node for node, one in judged.items() if id(one.counters) in counting or any(map(part.has, gone.get(node, ())))
+    ]
 
 
 # -- nodes ---------------------------------------------------------------------------
 
 
-def _nodes(ctx: Context, only: Collection[str] | None, *, deep: bool) -> Iterator[NodeCompliance]:
+def _nodes(ctx: Context, only: Collection[str] | None, *, deep: bool, part: _Part = _ALL) -> Iterator[NodeCompliance]:
+    """Nodes sorted by id. Deep, they are made of that part alone, for the sake of time."""
     judged = ctx.store.compliance.judged(only)
     expired = ctx.store.compliance.expired_nodes(only)
     named = ctx.store.compliance.node_names(only)
@@ -191,7 +213,7 @@ def _nodes(ctx: Context, only: Collection[str] | None, *, deep: bool) -> Iterato
     shared: dict[tuple[int, bool], _Statuses] = {}
     for start in range(0, len(ids), _BATCH):
         batch = ids[start : start + _BATCH]
-        deeply = _deep(ctx, batch, judged) if deep else {}
+        deeply = _deep(ctx, batch, judged, part) if deep else {}
         gaveway = ctx.store.compliance.overridden(batch)
         for node in batch:
             hostname, mode = named[node]
@@ -235,15 +257,17 @@ def _flat(judged: Judged, silent: bool, shared: dict[tuple[int, bool], _Statuses
 
 
 def _deep(
-    ctx: Context, nodes: Sequence[NodeId], judged: Mapping[NodeId, Judged]
+    ctx: Context, nodes: Sequence[NodeId], judged: Mapping[NodeId, Judged], part: _Part
 ) -> dict[NodeId, tuple[DirectiveStatus, ...]]:
     plans = decisions.plans(ctx, nodes)
-    rows = ctx.store.reports.states(nodes)
+    rows = ctx.store.reports.states(nodes, rule=part.rule, directive=part.directive)
     unbound = ctx.store.settings.get().unexpected_unbound_var_values
     found: dict[NodeId, tuple[DirectiveStatus, ...]] = dict.fromkeys(nodes, ())
     for subject in ctx.store.compliance.subjects(nodes):
         node = subject.node
         plan = plans.get(node)
+        if plan is not None and part != _ALL:
+            plan = replace(plan, promises=tuple(one for one in plan.promises if part.has(one.expected)))
         standing = decisions.standing_of(ctx.now, subject, plan)
         kept = {(one.rule, one.directive): one.promise for one in judged[node].counters}
         reports = decisions.received(rows.get(node, {}).values())
@@ -303,7 +327,7 @@ class _Index:
         )
 
 
-def _of_rules(known: Names, nodes: Sequence[NodeCompliance], rules: Sequence[Rule]) -> list[RuleCompliance]:
+def _of_rules(known: Names, nodes: Iterable[NodeCompliance], rules: Sequence[Rule]) -> list[RuleCompliance]:
     index = _Index(nodes, lambda one: one.rule, {rule.id for rule in rules})
     found = []
     for rule in rules:
@@ -322,7 +346,7 @@ def _of_rules(known: Names, nodes: Sequence[NodeCompliance], rules: Sequence[Rul
 
 
 def _of_directives(
-    known: Names, nodes: Sequence[NodeCompliance], directives: Sequence[Directive]
+    known: Names, nodes: Iterable[NodeCompliance], directives: Sequence[Directive]
 ) -> list[DirectiveCompliance]:
     index = _Index(nodes, lambda one: one.directive, {directive.id for directive in directives})
     found = []

@@ -118,16 +118,21 @@ class ReportTable:
             for row in self._store.rows(query)
         }
 
-    def states(self, nodes: Collection[str] | None) -> dict[NodeId, dict[bytes, StateRow]]:
-        """What the last runs of these nodes, or of all, reported, by the digest of its key."""
+    def states(
+        self, nodes: Collection[str] | None, *, rule: str | None = None, directive: str | None = None
+    ) -> dict[NodeId, dict[bytes, StateRow]]:
+        """What the last runs of these nodes, or of all, reported, by the digest of its key; or a part of it."""
         columns = "node_id, key, rule_id, directive_id, component, value, report_id, ordinal, status, message, since"
-        query = f"SELECT {columns} FROM report_states"  # noqa: S608  # own names
+        wanted = {
+            "node_id = ANY(%s)": list(nodes) if nodes is not None else None,
+            "rule_id = %s": rule,
+            "directive_id = %s": directive,
+        }
+        given = {condition: value for condition, value in wanted.items() if value is not None}
+        query = f"SELECT {columns} FROM report_states WHERE {' AND '.join(['true', *given])}"  # noqa: S608  # own names
         found: dict[NodeId, dict[bytes, StateRow]] = {}
         with translated(), raw_connection(self._store).cursor(binary=True) as cursor:
-            if nodes is None:
-                cursor.execute(query)
-            else:
-                cursor.execute(f"{query} WHERE node_id = ANY(%s)", [list(nodes)])
+            cursor.execute(query, list(given.values()))
             for node, key, *identity, status, message, since in cursor:
                 rows = found.setdefault(NodeId(node), {})
                 rows[bytes(key)] = StateRow(ReportKey(*identity), status, message, since)

@@ -132,7 +132,7 @@ def get_directive_compliance(ctx: Context, request: Request) -> Reply | Answer:
 def get_nodes_compliance(ctx: Context, request: Request) -> Reply:
     """The compliance of all nodes."""
     shape = _shape(ctx, request)
-    return Reply(_each(shape.node, compliance_views.by_nodes(ctx, deep=shape.level >= _DEEP_FOR_NODES)))
+    return Reply(_each(shape.node, compliance_views.each_node(ctx, deep=shape.level >= _DEEP_FOR_NODES)))
 
 
 @section.operation(
