@@ -87,7 +87,9 @@ def _send(client: httpx.Client, step: Mapping[str, Any], token: str) -> httpx.Re
         arguments["content"] = step["body"].encode()
     if "files" in step:
         arguments["files"] = {key: (value["name"], value["content"]) for key, value in step["files"].items()}
-    return client.request(method, step[method], headers={k: v for k, v in headers.items() if v is not None}, **arguments)
+    return client.request(
+        method, step[method], headers={k: v for k, v in headers.items() if v is not None}, **arguments
+    )
 
 
 def _fill(value: Any, saved: Mapping[str, str]) -> Any:

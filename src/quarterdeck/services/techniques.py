@@ -104,8 +104,7 @@ def delete(ctx: Context, key: TechniqueKey, *, force: bool) -> None:
     users = ctx.store.directives.having(technique=key.id, version=key.version)
     if users and not force:
         raise Conflict(
-            f"{len(users)} directives are defined for '{key.id}/{key.version}':"
-            " please delete them, or force deletion"
+            f"{len(users)} directives are defined for '{key.id}/{key.version}': please delete them, or force deletion"
         )
     for directive in users:
         directives.delete(ctx, directive.id)
