@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import assume, given, settings
@@ -141,3 +142,25 @@ def test_the_context_of_a_run_and_its_environment() -> None:
         "RD_NODE_MY_ATTR": "1",
     }
     assert job_context.replaced("${node.name}-${node.os-family}-${node.nope}", values) == "n1-unix-${node.nope}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("-d ${DATE:yyyy-MM-dd}", "-d 2026-03-04"),
+        ("-d '${DATE:yyyy-MM-dd HH:mm:ss.SSS}'", "-d '2026-03-04 05:06:07.089'"),
+        ("${DATE:d.M.yy 'at' h 'o''clock' ''a}", "4.3.26 at 5 o'clock 'AM"),
+        ("${DATE:EEE, d MMM}${DATE:DDD}", "Wed, 4 Mar063"),
+        ("${DATE:ww} ${DATE:}", "${DATE:ww} ${DATE:}"),  # not known here
+    ],
+)
+def test_the_date_of_the_start_in_arguments(text: str, expected: str) -> None:
+    assert job_context.dated(text, datetime(2026, 3, 4, 5, 6, 7, 89_000, tzinfo=UTC)) == expected
+
+
+def test_values_in_addresses_are_encoded() -> None:
+    values = {"job": {"name": "a b/c&d", "id": "7"}}
+
+    found = job_context.url("http://h/${job.id}?n=${job.name}&x=${nothing.x}", values)
+
+    assert found == "http://h/7?n=a%20b%2Fc%26d&x=${nothing.x}"

@@ -80,3 +80,29 @@ def test_ranks_are_numbers_before_texts_and_nodes_without_come_last_by_name() ->
     assert order("") == ["bare", "db1", "web1", "web2", "win"]
     assert order("rank") == ["web1", "web2", "win", "bare", "db1"]
     assert order("rank", descending=True) == ["win", "web2", "web1", "bare", "db1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"hostname": " ", "exclude-tags": ""}, None),
+        ({"hostname": " h ", "os-name": "L"}, NodeFilter(include=Side(hostname="h", os_name="L"))),
+        ({"exclude-tags": "x"}, NodeFilter(exclude=Side(tags="x"))),
+        ({"name": "n", "exclude-precedence": "true"}, NodeFilter(include=Side(name="n"))),
+        ({"name": "n", "exclude-precedence": "yes"}, NodeFilter(include=Side(name="n"), exclude_precedence=False)),
+        ({"exclude-precedence": "false"}, EVERYTHING),
+        ({"exclude-precedence": " "}, None),
+        ({"project": "p"}, None),
+    ],
+)
+def test_the_filter_of_a_request(given: dict[str, str], expected: NodeFilter | None) -> None:
+    assert node_filters.from_parameters(given) == expected
+
+
+def test_the_filters_of_a_job_may_hold_options() -> None:
+    wanted = NodeFilter(include=Side(hostname="${option.h}"), exclude=Side(tags="a"), exclude_precedence=False)
+
+    found = node_filters.replaced(wanted, lambda text: text.replace("${option.h}", "web1"))
+
+    assert found == NodeFilter(include=Side(hostname="web1"), exclude=Side(tags="a"), exclude_precedence=False)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import quote
 
 from quarterdeck.core.errors import Invalid
 from quarterdeck.core.resources import Resource
@@ -22,6 +24,34 @@ _TOKEN = re.compile(r"@([^\s.@]+)\.([^\s@]+)@")
 _PLAIN = re.compile(r"[A-Za-z0-9_%+:,./@-]+")
 _NUMBER = re.compile(r"-?[0-9]+")
 _NOT_FOR_NAMES = re.compile(r"[^A-Z0-9_]")
+_DATE = re.compile(r"\$\{DATE:([^}]+)\}")
+_DATE_PIECE = re.compile(r"(([a-zA-Z])\2*)|('(?:[^']|'')*')|.", re.DOTALL)
+#: Java's letters -> strftime's
+_DATE_PARTS = {
+    "yyyy": "%Y",
+    "yy": "%y",
+    "MM": "%m",
+    "dd": "%d",
+    "HH": "%H",
+    "hh": "%I",
+    "mm": "%M",
+    "ss": "%S",
+    "MMM": "%b",
+    "MMMM": "%B",
+    "EEE": "%a",
+    "EEEE": "%A",
+    "a": "%p",
+    "Z": "%z",
+    "z": "%Z",
+    "DDD": "%j",
+    "d": "%-d",
+    "M": "%-m",
+    "H": "%-H",
+    "h": "%-I",
+    "m": "%-M",
+    "s": "%-S",
+    "E": "%a",
+}
 _BEFORE_COMMENT = " \t\n;&|()<>`"
 #: Where bash takes a value as arithmetic, it runs the command in `a[$(command)]`.
 _EVALUATED = re.compile(r"\[.*(\$\(|`)", re.DOTALL)
@@ -46,6 +76,38 @@ def replaced(text: str, values: Context) -> str:
     return _REFERENCE.sub(lambda match: _value(values, match), text)
 
 
+def url(text: str, values: Context) -> str:
+    """An address with `${group.name}` replaced by URL-encoded values; unknown ones stay."""
+    known = {
+        group: {name: quote(value, safe="") for name, value in entries.items()} for group, entries in values.items()
+    }
+    return _REFERENCE.sub(lambda match: _value(known, match), text)
+
+
+def dated(text: str, moment: datetime) -> str:
+    """An argument string with `${DATE:format}` (a Java date pattern) replaced by the moment of the start.
+
+    A pattern with letters that are not known here stays as it is.
+    """
+    return _DATE.sub(lambda match: _formatted(match[1], moment) or match[0], text)
+
+
+def _formatted(pattern: str, moment: datetime) -> str:
+    """The moment in that pattern; nothing when the pattern is not understood."""
+    pieces = []
+    for match in _DATE_PIECE.finditer(pattern):
+        letters, quoted = match[1], match[3]
+        if letters is None:
+            pieces.append(match[0] if quoted is None else quoted[1:-1].replace("''", "'") or "'")
+        elif letters in _DATE_PARTS:
+            pieces.append(moment.strftime(_DATE_PARTS[letters]))
+        elif set(letters) == {"S"}:
+            pieces.append(f"{moment.microsecond // 1000:0{len(letters)}d}")
+        else:
+            return ""
+    return "".join(pieces)
+
+
 def script(text: str, values: Context) -> str:
     """Script text with its `@group.name@` replaced, and exactly one line end at its end."""
     return _TOKEN.sub(lambda match: _value(values, match), text).rstrip("\r\n") + "\n"
@@ -61,8 +123,13 @@ def environment(values: Context) -> dict[str, str]:
     }
 
 
+def _known(values: Context, match: re.Match[str]) -> str | None:
+    return values.get(match[1], {}).get(match[2])
+
+
 def _value(values: Context, match: re.Match[str]) -> str:
-    return values.get(match[1], {}).get(match[2], match[0])
+    found = _known(values, match)
+    return match[0] if found is None else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +177,7 @@ class _ShellLine:
         position = 0
         while position < len(self._text):
             match = _REFERENCE.match(self._text, position)
-            if match and (value := self._values.get(match[1], {}).get(match[2])) is not None:
+            if match and (value := _known(self._values, match)) is not None:
                 yield self._put(match, value)
                 position = match.end()
             else:

@@ -7,7 +7,7 @@ Patterns are Java's and case counts; a pattern that is no regular expression fit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -51,8 +51,48 @@ class NodeFilter:
 #: Every node that has a hostname: what a listing without filters means.
 EVERYTHING = NodeFilter(include=Side(hostname=".*"))
 
+#: The parts by the names that requests give them; `exclude-` before one makes it part of the other side.
+_PARAMETERS = {
+    "hostname": "hostname",
+    "tags": "tags",
+    "os-name": "os_name",
+    "os-family": "os_family",
+    "os-arch": "os_arch",
+    "os-version": "os_version",
+    "name": "name",
+}
 _ATTRIBUTES = ("hostname", "name", "os_name", "os_family", "os_arch", "os_version")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+def from_parameters(given: Mapping[str, str]) -> NodeFilter | None:
+    """The filter of a request; None when it has none. With nothing but the precedence every node is meant."""
+    sides = {
+        prefix: Side(**{field: given.get(prefix + name, "").strip() for name, field in _PARAMETERS.items()})
+        for prefix in ("", "exclude-")
+    }
+    precedence = given.get("exclude-precedence", "").strip()
+    found = NodeFilter(
+        include=sides[""],
+        exclude=sides["exclude-"],
+        exclude_precedence=precedence in ("", "true"),
+    )
+    if not found.is_blank:
+        return found
+    return EVERYTHING if precedence else None
+
+
+def replaced(wanted: NodeFilter, replace: Callable[[str], str]) -> NodeFilter:
+    """The filter with every part passed through `replace`: for `${option.x}` in the filters of a job."""
+    return NodeFilter(
+        include=_side_replaced(wanted.include, replace),
+        exclude=_side_replaced(wanted.exclude, replace),
+        exclude_precedence=wanted.exclude_precedence,
+    )
+
+
+def _side_replaced(side: Side, replace: Callable[[str], str]) -> Side:
+    return Side(**{part.name: replace(getattr(side, part.name)) for part in fields(side)})
 
 
 def select(wanted: NodeFilter, resources: Iterable[Resource]) -> list[Resource]:
