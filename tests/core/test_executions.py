@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quarterdeck.core import executions
-from quarterdeck.core.executions import Execution, NodeCounts, Outcome, Plan, State, StepState, Unit
+from quarterdeck.core.executions import AbortAnswer, Execution, NodeCounts, Outcome, Plan, State, StepState, Unit
 from quarterdeck.core.jobs import Strategy
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -200,3 +200,18 @@ def test_what_an_execution_reads(ended: datetime | None, succeeded: bool, cancel
     )
 
     assert one.state is state
+
+
+@pytest.mark.parametrize(
+    ("ended", "alive", "interruptible", "answer"),
+    [
+        (None, True, True, AbortAnswer("running", "pending", State.RUNNING)),
+        (None, True, False, AbortAnswer("running", "failed", State.RUNNING, "Unable to interrupt the running job")),
+        (None, False, True, AbortAnswer("aborted", "aborted", State.ABORTED)),
+        (NOW, False, True, AbortAnswer("previously failed", "failed", State.FAILED, "Job is not running")),
+    ],
+)
+def test_what_an_abort_is_told(ended: datetime | None, alive: bool, interruptible: bool, answer: AbortAnswer) -> None:
+    one = Execution(id=1, project="p", user="u", started=NOW, ended=ended)
+
+    assert executions.abort_answer(one, alive=alive, interruptible=interruptible) == answer

@@ -74,6 +74,28 @@ class Execution:
         return State.ABORTED if self.cancelled else State.FAILED
 
 
+@dataclass(frozen=True, slots=True)
+class AbortAnswer:
+    """What a client hears of its abort: a sentence's end, how the abort stands, how the run stands, why it failed."""
+
+    text: str
+    abort: Literal["pending", "failed", "aborted"]
+    state: State
+    reason: str = ""
+
+
+def abort_answer(execution: Execution, *, alive: bool = True, interruptible: bool = True) -> AbortAnswer:
+    """The answer to an abort. `alive`: somebody really runs it; the end itself always comes later."""
+    state = execution.state
+    if state is not State.RUNNING:
+        return AbortAnswer(f"previously {state}", "failed", state, "Job is not running")
+    if not alive:
+        return AbortAnswer("aborted", "aborted", State.ABORTED)
+    if not interruptible:
+        return AbortAnswer("running", "failed", state, "Unable to interrupt the running job")
+    return AbortAnswer("running", "pending", state)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Unit:
     """One step (counted from 1) on one node (by name)."""
