@@ -99,23 +99,14 @@ class ComplianceTable:
     def judged(self, nodes: Collection[str] | None) -> dict[NodeId, Judged]:
         """What was decided about these nodes, or about all."""
         query = "SELECT node_id, config_id, state, status_since, counters FROM node_compliance"
-        if nodes is None:
-            rows = self._execute(query).fetchall()
-        else:
-            rows = self._execute(f"{query} WHERE node_id = ANY(%s)", [list(nodes)]).fetchall()
-        tallies = self.tallies({bytes(row[4]) for row in rows})
-        return {
-            NodeId(node): Judged(
-                node=NodeId(node),
-                config_id=config_id,
-                state=state,
-                status_since=since,
-                totals=tallies[bytes(digest)].totals,
-                silent=tallies[bytes(digest)].silent,
-                counters=tallies[bytes(digest)].counters,
-            )
-            for node, config_id, state, since, digest in rows
-        }
+        condition, parameters = (" WHERE node_id = ANY(%s)", [list(nodes)]) if nodes is not None else ("", [])
+        while True:
+            rows = self._execute(query + condition, parameters).fetchall()
+            wanted = {bytes(row[4]) for row in rows}
+            tallies = self.tallies(wanted)
+            if len(tallies) == len(wanted):
+                return {NodeId(row[0]): _judged(row, tallies[bytes(row[4])]) for row in rows}
+            # In between the nodes that counted something were decided about again, and it was swept away.
 
     def tallies(self, digests: Collection[bytes]) -> dict[bytes, Tally]:
         """Counters by their digest."""
@@ -269,6 +260,19 @@ _TOTAL = (
     + ", coalesce(sum(late.n * c.silent), 0) FROM alike LEFT JOIN late ON late.counters = alike.counters "
     "JOIN compliance_counters c ON c.digest = alike.counters"
 )
+
+
+def _judged(row: Sequence[Any], tally: Tally) -> Judged:
+    node, config_id, state, since, _ = row
+    return Judged(
+        node=NodeId(node),
+        config_id=config_id,
+        state=state,
+        status_since=since,
+        totals=tally.totals,
+        silent=tally.silent,
+        counters=tally.counters,
+    )
 
 
 def _array(counts: Counts) -> str:
