@@ -254,6 +254,60 @@ def test_a_bad_report_is_rejected_and_its_neighbours_are_kept(reporting: Reporti
     assert reporting.count("runs") == 2
 
 
+def test_reports_that_unpack_to_much_are_taken_in_portions(
+    reporting: Reporting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = reporting.node()
+    padding = " " * 100_000  # of which gzip leaves nothing
+    records = [
+        record(one, one.run([report(message=padding), report(id="call-2", value="/etc/issue")], start=later(minute)))
+        for minute in range(6)
+    ]
+    records.insert(3, b"garbage")
+    assert len(records[0]) < 2_000
+    batches: list[int] = []
+    whole = reports.ingest
+
+    def counted(ctx: Context, portion: Sequence[bytes], *, keep_raw: bool) -> list[tuple[int, str]]:
+        batches.append(len(portion))
+        return whole(ctx, portion, keep_raw=keep_raw)
+
+    monkeypatch.setattr(reports, "ingest", counted)
+    monkeypatch.setattr(intake, "_MOST_BYTES", 250_000)
+    reporting.now = later(10)
+
+    rejected = reporting.take(*records)
+
+    assert [position for position, _ in rejected] == [3]
+    assert max(batches) <= 3
+    assert sum(batches) == 7
+    assert reporting.count("runs") == 6
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([], []),
+        ([5], [(0, 1)]),
+        ([1, 1, 1], [(0, 3)]),
+        ([9, 2, 9], [(0, 1), (1, 2), (2, 3)]),
+        ([3, 3, 5], [(0, 2), (2, 3)]),
+    ],
+)
+def test_portions_stay_below_their_bytes(sizes: list[int], expected: list[tuple[int, int]]) -> None:
+    assert list(intake.portions(sizes, 6)) == expected
+
+
+def test_a_body_that_lies_about_its_length_is_refused(reporting: Reporting) -> None:
+    one = reporting.node()
+    body = agent.pack_payload(one.run(GOOD)) + b"\0\0\0\0"
+    slip = Slip(node=one.node, nonce="0" * 32, at=START.timestamp(), key=reports.key_digest(one.certificate))
+
+    rejected = reporting.take(reports.pack(slip, one.wrap("report", body)))
+
+    assert rejected == [(0, "Something follows the report's gzip data.")]
+
+
 def test_reports_of_a_node_that_is_gone_are_rejected(reporting: Reporting) -> None:
     one, other = reporting.node(1), Agent(hostname="gone.example.com")
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 from quarterdeck.core import accounts
 from quarterdeck.core.errors import Conflict, Unavailable
+from quarterdeck.formats import run_documents
 from quarterdeck.relaying.spool import Drain
 from quarterdeck.services import reactions, reports
 from quarterdeck.services.context import Context
@@ -24,6 +25,8 @@ from quarterdeck.storage.database import Database, Provenance
 log = logging.getLogger(__name__)
 
 _MOST_RECORDS = 500
+#: What the reports of one unit of work hold at most, decompressed; small files may unpack to a thousand times as much.
+_MOST_BYTES = 64 * 1024 * 1024
 _ATTEMPTS = 5
 _DELAY_SECONDS = 0.05
 
@@ -42,6 +45,12 @@ class Intake:
     def take(self, records: Sequence[bytes]) -> Sequence[tuple[int, str]]:
         """Keep a batch; those that can never be kept, with reasons. Raises Unavailable, or what is at fault."""
         self._prepare()
+        rejected: list[tuple[int, str]] = []
+        for start, end in portions([run_documents.announced_bytes(record) for record in records], _MOST_BYTES):
+            rejected += [(start + position, reason) for position, reason in self._keep(records[start:end])]
+        return rejected
+
+    def _keep(self, records: Sequence[bytes]) -> Sequence[tuple[int, str]]:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return self._in_one_unit(records)
@@ -70,6 +79,18 @@ class Intake:
             reports.prepare_partitions(Context(account=accounts.SYSTEM, store=store))
             store.commit()
         self._prepared = today
+
+
+def portions(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of neighbours that together are at most `most`; what is larger stands alone."""
+    start = total = 0
+    for position, size in enumerate(sizes):
+        if total + size > most and position > start:
+            yield start, position
+            start, total = position, 0
+        total += size
+    if start < len(sizes):
+        yield start, len(sizes)
 
 
 def run(database: Database, spool: Path, stop: threading.Event, *, keep_raw: bool = True) -> None:

@@ -16,6 +16,7 @@ from quarterdeck.formats import agent
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_REPORTS = 50_000
+MAX_LOG_LINES = 10_000
 DIGEST_BYTES = 16
 
 #: status -> the small number that is stored
@@ -121,10 +122,17 @@ def decode(data: bytes) -> Run:
         raise Invalid("The times of a report need an offset.")
     if len(payload.reports) > MAX_REPORTS:
         raise Invalid(f"The run has more than {MAX_REPORTS} reports.")
+    if len(payload.log) > MAX_LOG_LINES:
+        raise Invalid(f"The run's log has more than {MAX_LOG_LINES} lines.")
     unknown = next((one.status for one in payload.reports if one.status not in CODES), None)
     if unknown is not None:
         raise Invalid(f"'{unknown}' is not a status of reports.")
     return Run(payload)
+
+
+def announced_bytes(data: bytes) -> int:
+    """How long a parcel's body says it is when decompressed; what is really longer is refused by `decode`."""
+    return min(int.from_bytes(data[-4:], "little"), MAX_BYTES)
 
 
 def _decompressed(data: bytes) -> bytes:
@@ -137,5 +145,7 @@ def _decompressed(data: bytes) -> bytes:
         raise Invalid(f"The report is larger than {MAX_BYTES} bytes.")
     if not reader.eof:
         raise Invalid("The report's gzip data ends too early.")
+    if reader.unused_data:  # its end would announce another length than the one that was read
+        raise Invalid("Something follows the report's gzip data.")
     # No database keeps this character in text.
     return content.replace(b"\\u0000", b"\\ufffd") if b"\\u0000" in content else content
