@@ -128,6 +128,38 @@ def test_a_writer_goes_on_in_a_new_file_when_the_drain_took_the_old_one(tmp_path
     assert everything(tmp_path) == [b"second"]
 
 
+def test_no_file_grows_without_end_while_nobody_drains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "MAX_SEGMENT_BYTES", 1000)
+    writer = Spool(tmp_path, reserve_bytes=0)
+    records = [bytes([number]) * 300 for number in range(20)]
+    for record in records:
+        writer.append(record)
+
+    assert max(path.stat().st_size for path in spool.pending(tmp_path)) < 1400
+    taken: list[Sequence[bytes]] = []
+
+    def take(batch: Sequence[bytes]) -> list[tuple[int, str]]:
+        taken.append(batch)
+        return []
+
+    drain = Drain(tmp_path, take)
+    while drain.once():
+        pass
+    assert [record for batch in taken for record in batch] == records
+    assert max(sum(map(len, batch)) for batch in taken) < 2400
+
+
+def test_the_quarantine_keeps_the_newest_within_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "MAX_QUARANTINED_BYTES", 1000)
+
+    for number in range(8):
+        spool.quarantine(tmp_path, bytes([number]) * 300, "bad")
+
+    kept = [path.read_bytes()[0] for path in sorted(tmp_path.glob("*.record"))]
+    assert kept == [5, 6, 7]
+    assert len(list(tmp_path.glob("*.json"))) == 3
+
+
 def test_a_full_disk_is_told_and_nothing_is_acknowledged(tmp_path: Path) -> None:
     writer = Spool(tmp_path, reserve_bytes=2**62)
 

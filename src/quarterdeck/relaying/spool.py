@@ -34,6 +34,9 @@ _SEALED = ".batch"
 _POLL_SECONDS = 0.05
 _PATIENCE_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 MAX_QUARANTINED = 10_000
+MAX_QUARANTINED_BYTES = 256 * 1024 * 1024
+#: A file this long is left to the drain, which reads whole files; while the database is away, others follow it.
+MAX_SEGMENT_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -98,7 +101,8 @@ class Spool:
         if segment is None or not segment.take_hold():
             segment = self._segment = self._new_segment()
         try:
-            segment.append(data)
+            if segment.append(data) >= MAX_SEGMENT_BYTES:
+                self._segment = None
         except OSError:
             self._segment = None
             raise
@@ -136,14 +140,15 @@ class _Segment:
         """Let the drain have the file if it wants."""
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
-    def append(self, data: bytes) -> None:
-        """Add bytes, durably. Raises OSError; then nothing of them counts."""
+    def append(self, data: bytes) -> int:
+        """Add bytes, durably; how long the file is now. Raises OSError; then nothing of them counts."""
         size = os.fstat(self._descriptor).st_size
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._descriptor, view) :]
             os.fdatasync(self._descriptor)
+            return size + len(data)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, size)
@@ -250,13 +255,16 @@ class Drain:
     def _batch(self) -> tuple[list[Path], list[bytes]]:
         paths: list[Path] = []
         batch: list[bytes] = []
+        size = 0
         for path in pending(self._directory):
-            if len(batch) >= self._max_records:
+            if len(batch) >= self._max_records or size >= MAX_SEGMENT_BYTES:
                 break
             sealed = _seal(path)
             if sealed is not None:
                 paths.append(sealed)
-                batch.extend(records(sealed))
+                found = list(records(sealed))
+                batch += found
+                size += sum(map(len, found))
         return paths, batch
 
     def _take_all(self, batch: Sequence[bytes]) -> None:
@@ -288,9 +296,12 @@ def quarantine(directory: Path, record: bytes, reason: str) -> None:
     (directory / f"{name}.record").write_bytes(record)
     (directory / f"{name}.json").write_text(json.dumps({"reason": reason}), encoding="utf-8")
     sync_directory(directory)
-    for old in sorted(directory.glob("*.record"))[:-MAX_QUARANTINED]:
-        old.unlink(missing_ok=True)
-        old.with_suffix(".json").unlink(missing_ok=True)
+    room = MAX_QUARANTINED_BYTES
+    for number, kept in enumerate(sorted(directory.glob("*.record"), reverse=True)):
+        room -= kept.stat().st_size
+        if number and (number >= MAX_QUARANTINED or room < 0):
+            kept.unlink(missing_ok=True)
+            kept.with_suffix(".json").unlink(missing_ok=True)
 
 
 def _locked(descriptor: int) -> bool:
