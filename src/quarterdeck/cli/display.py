@@ -35,8 +35,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) 
         shown.add_column(name, overflow="fold", no_wrap=not sys.stdout.isatty())
     for line in lines:
         shown.add_row(*line)
-    width = None if sys.stdout.isatty() else _WIDE
-    Console(width=width, highlight=False).print(shown, soft_wrap=not sys.stdout.isatty(), crop=False)
+    if sys.stdout.isatty():
+        Console(highlight=False).print(shown)
+        return
+    console = Console(width=_WIDE, highlight=False)
+    with console.capture() as captured:
+        console.print(shown)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 #: Columns of a table that goes to a file or a program: nothing is folded there.

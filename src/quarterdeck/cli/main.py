@@ -72,9 +72,9 @@ def events(limit: int, as_json: bool) -> None:
             tuple(
                 plain(cell)
                 for cell in (
-                    one["at"],
+                    f"{one['at'][:19]}Z",
                     one["actor"],
-                    f"{one['kind']} {one['objectId']} {one['change']}",
+                    _subject(one),
                     one["reason"] or "",
                 )
             )
@@ -82,6 +82,12 @@ def events(limit: int, as_json: bool) -> None:
         ),
         empty="Nothing has happened yet.",
     )
+
+
+def _subject(event: dict[str, Any]) -> str:
+    """What was changed, by name where it has one."""
+    name = (event["after"] or event["before"] or {}).get("name", "")
+    return " ".join(filter(None, (event["kind"], event["objectId"], f"“{name}”" if name else "", event["change"])))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
