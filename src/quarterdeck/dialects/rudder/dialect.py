@@ -15,6 +15,9 @@ from quarterdeck.web.operation import Answer, Operation, Reply, Request
 from quarterdeck.web.router import Match, Router
 
 TOKEN_HEADER = "x-api-token"  # noqa: S105  # the name of a header
+#: What is found under in a request's memo: the action of an operation that is refused before it is chosen.
+_ACTION = "action"
+VERBS = ("GET", "POST", "PUT", "DELETE", "HEAD")
 
 
 class RudderDialect:
@@ -27,7 +30,9 @@ class RudderDialect:
 
     def locate(self, request: Request, segments: tuple[str, ...]) -> Match:
         dialect_parts.give(request, self.parts)
-        request.version, path = version.settle(segments, request.headers.get(version.HEADER))
+        if request.method not in VERBS:
+            raise errors.BadRequest(f"Bad request: API does not support HTTP request type '{request.method}'")
+        request.version, path, other = version.settle(segments, request.headers.get(version.HEADER))
         # A blank in a segment was a plus sign before a client decoded it as a form would.
         path = tuple(segment.replace(" ", "+") for segment in path)
         if len(path) > 1 and not path[-1]:
@@ -35,6 +40,12 @@ class RudderDialect:
         match = self.router.find(request.method, path)
         if match is None:
             raise errors.UnknownPath(self._advice(request, path))
+        if other is not None:
+            request.memo[_ACTION] = match.operation.name
+            raise errors.BadRequest(
+                f"Bad request: Request is requiring version '{other}' but the available endpoints only provide"
+                f" version '{request.version}'"
+            )
         if request.version < match.operation.since:
             raise errors.BadRequest(
                 f"Bad request: Request is requiring version '{request.version}' but that version is not available for"
@@ -53,7 +64,9 @@ class RudderDialect:
         return f"There is no operation '{request.method} /{'/'.join(path)}'."
 
     def authenticate(self, store: Store, request: Request, operation: Operation) -> Account:
-        return auth.account_of_token(store, request.headers.get(TOKEN_HEADER, ""))
+        account = auth.account_of_token(store, request.headers.get(TOKEN_HEADER, ""))
+        request.memo[errors.ACCOUNT] = account.name
+        return account
 
     def reason(self, request: Request) -> str:
         return body.general(request, "reason")
@@ -62,7 +75,7 @@ class RudderDialect:
         return envelope.success(operation, request, reply)
 
     def refuse(self, operation: Operation | None, request: Request, error: QuarterdeckError | None) -> Answer:
-        action = operation.name if operation is not None else "unknow"
+        action = operation.name if operation is not None else request.memo.get(_ACTION, "unknow")
         if error is None:
             details = f"Unexpected: internal error; the server's log has it under request {request.request_id}"
             return envelope.error(500, request, action=action, details=details)

@@ -16,6 +16,9 @@ from quarterdeck.dialects.rudder.body import NotJson
 from quarterdeck.dialects.rudder.version import UnknownVersion
 from quarterdeck.web.operation import Operation, Request
 
+#: Where a request's memo holds the name of who asks.
+ACCOUNT = "account"
+
 #: kind -> (status, prefix of new-style texts); the most derived kind that fits counts
 TABLE: dict[type[QuarterdeckError], tuple[int, str]] = {
     errors.Unauthenticated: (401, ""),
@@ -61,7 +64,7 @@ def status(operation: Operation | None, error: QuarterdeckError) -> int:
 def text(operation: Operation | None, request: Request, error: QuarterdeckError) -> str:
     """`errorDetails` of an error of an operation."""
     if isinstance(error, errors.Forbidden) and operation is not None:
-        return f"Authorization error: {error.message} It is needed to access {request.method} {request.target}"
+        return f"Authorization error: {_denied(request)}: {error.message}"
     if operation is None or status(operation, error) != 500:
         return error.message
     prefix = look_up(error)[1]
@@ -69,6 +72,12 @@ def text(operation: Operation | None, request: Request, error: QuarterdeckError)
     if operation.options.get("style") == "old":
         return f"{hint} <- {error.message}" if hint else error.message
     return f"{hint}; cause was: {prefix}{error.message}" if hint else f"{prefix}{error.message}"
+
+
+def _denied(request: Request) -> str:
+    """The peer's sentence, which clients look for; it names the path from `api/` on."""
+    path = request.target.partition("?")[0].removeprefix("/rudder/")
+    return f"User '{request.memo.get(ACCOUNT, '')}' is not allowed to access {request.method} {path}"
 
 
 def _hint(options: Mapping[str, object], request: Request) -> str:

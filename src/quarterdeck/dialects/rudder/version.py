@@ -21,10 +21,10 @@ class UnknownVersion(NotFound):
     """A version in the URL that is none."""
 
 
-def settle(segments: tuple[str, ...], header: str | None) -> tuple[int, tuple[str, ...]]:
-    """The version, and the path without it.
+def settle(segments: tuple[str, ...], header: str | None) -> tuple[int, tuple[str, ...], int | None]:
+    """The version, the path without it, and what the header asks for if that is another version.
 
-    Raises UnknownVersion for a wrong one in the URL, Invalid for a wrong one in the header or for two that differ.
+    Raises UnknownVersion for a wrong one in the URL, Invalid for a wrong one in the header.
     """
     first = segments[0]
     wanted = _of_header(header) if header is not None else None
@@ -33,13 +33,8 @@ def settle(segments: tuple[str, ...], header: str | None) -> tuple[int, tuple[st
     elif _NUMERIC.fullmatch(first):
         version = _of_url(first)
     else:
-        return wanted or LATEST, segments
-    if wanted is not None and wanted != version:
-        raise Invalid(
-            f"Bad request: Request is requiring version '{wanted}' in its {HEADER.title()} header"
-            f" but version '{version}' in its URL; use one of them."
-        )
-    return version, segments[1:]
+        return wanted or LATEST, segments, None
+    return version, segments[1:], wanted if wanted != version else None
 
 
 def _of_url(text: str) -> int:
