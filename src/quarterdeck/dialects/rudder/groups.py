@@ -13,7 +13,7 @@ from quarterdeck.core.categories import CategoryTree
 from quarterdeck.core.groups import Group
 from quarterdeck.core.ids import CategoryId, GroupId, parse_revised
 from quarterdeck.core.targets import SPECIALS
-from quarterdeck.dialects.rudder import body
+from quarterdeck.dialects.rudder import body, reasons
 from quarterdeck.dialects.rudder.category_shapes import CategoryFields, encode_category, encode_tree
 from quarterdeck.dialects.rudder.shapes import (
     Fields,
@@ -164,6 +164,7 @@ def get_group_tree(ctx: Context, request: Request) -> Reply:
 )
 def create_group_category(ctx: Context, request: Request) -> Reply:
     """Create a group category."""
+    reasons.take(ctx, request)
     draft = body.decode(request, CategoryFields).draft(groups.CATEGORIES.root)
     return Reply(_encode(categories.create(ctx, groups.CATEGORIES, draft)))
 
@@ -195,6 +196,7 @@ def get_group_category_details(ctx: Context, request: Request) -> Reply:
 )
 def update_group_category(ctx: Context, request: Request) -> Reply:
     """Rename, redescribe or move a group category."""
+    reasons.take(ctx, request)
     wanted, changes = request.params["id"], body.decode(request, CategoryFields).changes()
     return Reply(_encode(categories.update(ctx, groups.CATEGORIES, wanted, changes)), id=wanted)
 
@@ -210,6 +212,7 @@ def update_group_category(ctx: Context, request: Request) -> Reply:
 )
 def delete_group_category(ctx: Context, request: Request) -> Reply:
     """Delete an empty group category."""
+    reasons.take(ctx, request)
     wanted = request.params["id"]
     return Reply(_encode(categories.delete(ctx, groups.CATEGORIES, wanted)), id=wanted)
 

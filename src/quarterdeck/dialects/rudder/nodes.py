@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -15,7 +14,7 @@ from quarterdeck.core.errors import Invalid, NotFound
 from quarterdeck.core.node_queries import NodeQuery
 from quarterdeck.core.nodes import AgentSchedule, KeyStatus, Node, NodeStatus
 from quarterdeck.core.properties import Property
-from quarterdeck.dialects.rudder import body, envelope, node_shapes, parts
+from quarterdeck.dialects.rudder import body, envelope, node_shapes, parts, reasons
 from quarterdeck.dialects.rudder.fragments import LongAnswer
 from quarterdeck.dialects.rudder.node_shapes import Fragment, Include
 from quarterdeck.dialects.rudder.shapes import Fields, PropertyFields, Text, encode_inherited
@@ -326,19 +325,9 @@ def decode_property(given: Any) -> Property:
 def update_node(ctx: Context, request: Request) -> Reply:
     """Set properties, policy mode, state, agent key, schedule or documentation of a node."""
     fields = body.decode(request, NodeFields)
-    _take_reason(ctx, fields.reason)
+    reasons.take(ctx, request)
     node = nodes.update(ctx, request.params["id"], fields.changes())
     return Reply(_settings(node), id=node.id)
-
-
-def _take_reason(ctx: Context, in_body: Text) -> None:
-    """Unlike others, this operation reads the reason inside a JSON body as well, and may insist on it."""
-    reason = ctx.store.by.reason or (in_body if in_body is not UNSET else "")
-    settings = ctx.store.settings.get()
-    if settings.enable_change_message and settings.mandatory_change_message and len(reason) < 5:
-        mandatory = " is mandatory and" if not reason else ""
-        raise Invalid(f"Reason field{mandatory} should be at least 5 characters long")
-    ctx.store.by = replace(ctx.store.by, reason=reason)
 
 
 def _settings(node: Node) -> dict[str, Any]:
