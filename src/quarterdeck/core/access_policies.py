@@ -6,13 +6,13 @@ They only narrow what an account's rights allow. Documents are read in `formats/
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
-from quarterdeck.core import java_regexes
+from quarterdeck.core import bounded_regexes
+from quarterdeck.core.bounded_regexes import Bounded
 from quarterdeck.core.errors import Invalid
 from quarterdeck.core.resources import Resource
 
@@ -135,12 +135,12 @@ def _several(value: str | frozenset[str] | None, *, comma: bool = True) -> froze
 
 def _whole(pattern: str, value: str) -> bool:
     compiled = _compiled(pattern)
-    return value == pattern if compiled is None else compiled.fullmatch(value) is not None
+    return value == pattern if compiled is None else compiled.fullmatch(value)
 
 
 @lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str] | None:
+def _compiled(pattern: str) -> Bounded | None:
     try:
-        return java_regexes.parse(pattern).python
+        return bounded_regexes.compiled(pattern)
     except Invalid:
         return None

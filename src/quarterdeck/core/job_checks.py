@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from quarterdeck.core import java_regexes, schedules
+from quarterdeck.core import bounded_regexes, schedules
 from quarterdeck.core.errors import Invalid
 from quarterdeck.core.jobs import LOG_LEVELS, Exec, Job, JobRef, Notification, Option, Schedule, Script, Sequence, Step
 
@@ -120,7 +120,7 @@ def _of_regex(option: Option) -> list[str]:
     if not option.regex:
         return []
     try:
-        pattern = java_regexes.parse(option.regex).python
+        pattern = bounded_regexes.compiled(option.regex)
     except Invalid:
         return [f"Invalid Regular Expression: {option.regex}"]
     found = [

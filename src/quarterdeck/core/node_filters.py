@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
-from quarterdeck.core import java_regexes
+from quarterdeck.core import bounded_regexes
+from quarterdeck.core.bounded_regexes import Bounded
 from quarterdeck.core.errors import Invalid
 from quarterdeck.core.resources import Resource
 
@@ -156,14 +157,14 @@ def _term_matches(pattern: str, value: str) -> bool:
     if pattern.strip() == value:
         return True
     regex = _compiled(pattern)
-    return regex is not None and regex.fullmatch(value) is not None
+    return regex is not None and regex.fullmatch(value)
 
 
 @lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str] | None:
+def _compiled(pattern: str) -> Bounded | None:
     trimmed = pattern.strip()
     slashed = len(trimmed) > 1 and trimmed[0] == trimmed[-1] == "/"
     try:
-        return java_regexes.parse(trimmed[1:-1].strip() if slashed else pattern).python
+        return bounded_regexes.compiled(trimmed[1:-1].strip() if slashed else pattern)
     except Invalid:
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-from quarterdeck.core import java_regexes
+from quarterdeck.core import bounded_regexes
 from quarterdeck.core.errors import Invalid
 from quarterdeck.core.jobs import Option
 
@@ -121,7 +121,7 @@ def _problem_of_several(option: Option, values: list[str]) -> str:
 def whole_match(regex: str, value: str) -> bool:
     """Whether the Java pattern fits the whole value; one that is wrong fits nothing."""
     try:
-        return java_regexes.parse(regex).python.fullmatch(value) is not None
+        return bounded_regexes.compiled(regex).fullmatch(value)
     except Invalid:
         return False
 

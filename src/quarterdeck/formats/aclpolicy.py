@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from quarterdeck.core import java_regexes
+from quarterdeck.core import bounded_regexes
 from quarterdeck.core.access_policies import ALL, TYPES, AccessPolicy, AccessRule
 from quarterdeck.core.errors import Invalid
 from quarterdeck.formats import yaml_documents
@@ -113,7 +113,7 @@ def _old(document: dict[str, Any]) -> AccessPolicy:
         given = rule.get("actions") if isinstance(rule, dict) else rule
         actions = frozenset(_old_action(action) for action in _texts(given))
         jobs.append(AccessRule(match={"path": (_regex(path),)}, allow=actions))
-        if java_regexes.parse(path).python.fullmatch(_OLD_ADHOC):
+        if bounded_regexes.compiled(path).fullmatch(_OLD_ADHOC):
             adhoc |= actions & {"run", "kill", ALL}
     rules: dict[str, tuple[AccessRule, ...]] = {"job": tuple(jobs)}
     if adhoc:
@@ -137,7 +137,7 @@ def _old_action(action: str) -> str:
 
 def _regex(pattern: str) -> str:
     try:
-        java_regexes.parse(pattern)
+        bounded_regexes.compiled(pattern)
     except Invalid as error:
         raise Invalid(f"The pattern '{pattern}' is not a regular expression: {error.message}") from error
     return pattern
