@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from tests.served import Served
 
@@ -24,6 +26,30 @@ def test_a_body_over_the_limit_is_refused_in_the_envelope(served: Served) -> Non
     assert answer.status_code == 413
     assert answer.json()["result"] == "error"
     assert answer.json()["errorDetails"] == "The body is longer than 10485760 bytes."
+
+
+def test_a_form_with_very_many_fields_is_refused_and_not_read_for_strangers(served: Served) -> None:
+    def put(token: str) -> httpx.Response:
+        headers = {"X-API-Token": token, "Content-Type": "application/x-www-form-urlencoded"}
+        return served.client.put(RULES, content=b"a&" * 4_000_000, headers=headers)
+
+    begun = time.monotonic()
+    stranger, friend = put(""), put(served.tokens["admin"])
+
+    assert (stranger.status_code, stranger.json()["errorDetails"]) == (401, "A token is needed.")
+    assert friend.json()["result"] == "error"
+    assert friend.json()["errorDetails"].endswith("The form has more than 50000 fields.")
+    assert time.monotonic() - begun < 5  # taken apart, each would take 4 s and 1 GB
+
+
+def test_a_multipart_body_with_very_many_parts_is_refused(served: Served) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
+    headers = {"X-API-Token": served.tokens["admin"], "Content-Type": "multipart/form-data; boundary=x"}
+
+    answer = served.client.put(RULES, content=part * 2_000 + b"--x--\r\n", headers=headers)
+
+    assert answer.json()["result"] == "error"
+    assert "it has more than 1000 parts" in answer.json()["errorDetails"]
 
 
 def test_an_expired_token_is_refused(served: Served) -> None:

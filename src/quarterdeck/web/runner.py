@@ -92,12 +92,13 @@ class Runner:
 
     def _work(self, operation: Operation, request: Request) -> Answer:
         """Everything that needs a thread; the unit of work opens at first use and commits once, here."""
-        provenance = Provenance(actor="", reason=self.dialect.reason(request), request_id=request.request_id)
-        with self.database.unit_of_work(provenance) as store:
+        with self.database.unit_of_work(Provenance(actor="", request_id=request.request_id)) as store:
             account = self.dialect.authenticate(store, request, operation) if operation.right is not None else NOBODY
             if operation.right is not None:
                 accounts.require(account, operation.right)
-            store.by = Provenance(actor=account.name, reason=provenance.reason, request_id=request.request_id)
+            # Only now: the reason may stand in the body, which nobody reads for strangers.
+            reason = self.dialect.reason(request)
+            store.by = Provenance(actor=account.name, reason=reason, request_id=request.request_id)
             ctx = Context(account=account, store=store)
             reply = operation.handler(ctx, request)
             reactions.follow(ctx)

@@ -26,12 +26,19 @@ T = TypeVar("T")
 
 JSON_TYPES = ("application/json", "text/json")
 GENERAL = ("reason", "changeRequestName", "changeRequestDescription", "prettify")
+#: More than the longest list of nodes that a form names; each costs much more memory than it is long.
+MAX_FIELDS = 50_000
+MAX_PARTS = 1_000
 #: What `curl -d @file -d reason=...` puts behind JSON; the documentation does so, and says that it does not count.
 _TRAILING = re.compile(rb"(?<=[]}])\s*(?:&(?:%s)=[^]&}]*)+\Z" % "|".join(GENERAL).encode())
 
 
 class NotJson(Invalid):
     """A body that says it is JSON and is not."""
+
+
+class Undecodable(Invalid):
+    """Fields that cannot be read. The message is a whole chain, to which no hint is added."""
 
 
 def is_json(request: Request) -> bool:
@@ -74,10 +81,7 @@ def form(request: Request) -> dict[str, list[str]]:
     """Query and form parameters; those of the body come first."""
     pairs: list[tuple[str, str]] = []
     if request.content_type in ("application/x-www-form-urlencoded", "") and request.body:
-        try:
-            pairs = parse_qsl(request.body.decode(), keep_blank_values=True)
-        except UnicodeDecodeError as error:
-            raise Invalid("The form is not UTF-8.") from error
+        pairs = _fields(request.body)
     elif request.content_type == "multipart/form-data":
         pairs = [(part.name, part.content.decode(errors="replace")) for part in parts(request) if not part.filename]
     elif request.body and not is_json(request):
@@ -88,17 +92,32 @@ def form(request: Request) -> dict[str, list[str]]:
     return grouped | {key: grouped.get(key, []) + values for key, values in request.query.items()}
 
 
+def _fields(content: bytes) -> list[tuple[str, str]]:
+    if content.count(b"&") >= MAX_FIELDS:
+        raise Invalid(f"The form has more than {MAX_FIELDS} fields.")
+    try:
+        return parse_qsl(content.decode(), keep_blank_values=True)
+    except UnicodeDecodeError as error:
+        raise Invalid("The form is not UTF-8.") from error
+
+
 def parts(request: Request) -> list[Part]:
     """The parts of a multipart body. Raises Invalid."""
     found: list[Part] = []
 
+    def add(part: Part) -> None:
+        if len(found) >= MAX_PARTS:
+            raise Invalid(f"it has more than {MAX_PARTS} parts")
+        found.append(part)
+
     def on_field(field: Any) -> None:
-        found.append(Part(name=_text(field.field_name), filename="", content=field.value or b""))
+        add(Part(name=_text(field.field_name), filename="", content=field.value or b""))
 
     def on_file(file: Any) -> None:
         file.file_object.seek(0)
         content = file.file_object.read()
-        found.append(Part(name=_text(file.field_name), filename=_text(file.file_name), content=content))
+        file.close()  # a long one lies in a temporary file
+        add(Part(name=_text(file.field_name), filename=_text(file.file_name), content=content))
 
     boundary = _boundary(request.headers.get("content-type", ""))
     try:
