@@ -263,7 +263,7 @@ class Prepared:
             plan = self._plans[key] = self._make_plan(*key)
         return plan
 
-    def _make_plan(self, rules: tuple[int, ...], mode: OwnMode, system_only: bool) -> _Plan:  # noqa: FBT001  # a key
+    def _make_plan(self, rules: tuple[int, ...], mode: OwnMode, system_only: bool) -> _Plan:  # a key
         candidates = (candidate for rule in rules for candidate in self._candidates[rule])
         choice = choose(one for one in candidates if one.technique.system or not system_only)
         plan = _Plan([self._slot(candidate, mode) for candidate in choice.kept], choice.overridden)

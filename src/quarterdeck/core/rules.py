@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from quarterdeck.core import targets
 from quarterdeck.core.directives import Directive
-from quarterdeck.core.ids import DirectiveId, GroupId, NodeId, CategoryId, RuleId
+from quarterdeck.core.ids import CategoryId, DirectiveId, GroupId, NodeId, RuleId
 from quarterdeck.core.tags import Tag
 
 ROOT_CATEGORY = CategoryId("rootRuleCategory")
