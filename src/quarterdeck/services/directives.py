@@ -11,7 +11,7 @@ from quarterdeck.core import technique_parameters
 from quarterdeck.core.directives import Directive
 from quarterdeck.core.errors import AlreadyExists, Conflict, Invalid, NotFound
 from quarterdeck.core.events import DirectiveChanged, RuleChanged
-from quarterdeck.core.ids import DirectiveId
+from quarterdeck.core.ids import DirectiveId, parse_revised
 from quarterdeck.core.techniques import Technique, TechniqueKey
 from quarterdeck.services.context import Context
 from quarterdeck.storage.history import Change
@@ -25,8 +25,11 @@ def all_directives(ctx: Context) -> list[Directive]:
 
 
 def get(ctx: Context, directive_id: str) -> Directive:
-    """One directive. Raises NotFound."""
-    return ctx.store.directives.get(directive_id)
+    """One directive, or, with `+revision` behind the id, what it was then. Raises NotFound, Invalid."""
+    named = parse_revised(directive_id)
+    if not named.revision:
+        return ctx.store.directives.get(named.uid)
+    return replace(ctx.store.directives.revision(named.uid, named.revision), id=DirectiveId(str(named)))
 
 
 def techniques_of(ctx: Context, some: list[Directive]) -> dict[TechniqueKey, Technique]:

@@ -11,7 +11,7 @@ from quarterdeck.core import modes, rules, targets
 from quarterdeck.core.categories import Category
 from quarterdeck.core.errors import AlreadyExists, Conflict, Invalid
 from quarterdeck.core.events import RuleChanged
-from quarterdeck.core.ids import NodeId, RuleId
+from quarterdeck.core.ids import NodeId, RuleId, parse_revised
 from quarterdeck.core.rules import MISSING_CATEGORY, ROOT_CATEGORY, Rule, Status
 from quarterdeck.services import targets as populations
 from quarterdeck.services.categories import Shelf
@@ -36,8 +36,11 @@ def all_rules(ctx: Context) -> list[Rule]:
 
 
 def get(ctx: Context, rule_id: str) -> Rule:
-    """One rule. Raises NotFound."""
-    return ctx.store.rules.get(rule_id)
+    """One rule, or, with `+revision` behind the id, what it was then. Raises NotFound, Invalid."""
+    named = parse_revised(rule_id)
+    if not named.revision:
+        return ctx.store.rules.get(named.uid)
+    return replace(ctx.store.rules.revision(named.uid, named.revision), id=RuleId(str(named)))
 
 
 def show(ctx: Context, some: Iterable[Rule]) -> list[ShownRule]:

@@ -36,7 +36,7 @@ class CategoryTable(VersionedTable[Category]):
 class RuleCategoryTable(CategoryTable):
     table = tables.rule_categories
     kind = "rule_category"
-    not_found = "rule category with id '{id}' was not found"
+    not_found = "Error: rule category with id '{id}' was not found"
 
 
 class GroupCategoryTable(CategoryTable):

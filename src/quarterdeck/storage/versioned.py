@@ -7,7 +7,8 @@ A noun's file gives the table, the two mappings and its sentences; nothing there
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 import sqlalchemy
 from sqlalchemy import Row, Table
@@ -53,6 +54,13 @@ class VersionedTable(Generic[T]):
         if found is None:
             raise NotFound(self.not_found.format(id=key))
         return found
+
+    def revision(self, key: str, revision: str) -> T:
+        """The object as one change of its history left it. Raises NotFound."""
+        for change in self._store.history.of(self.kind, key):
+            if str(change.id) == revision and change.after is not None:
+                return self.from_row(cast("Row[Any]", SimpleNamespace(**change.after)))
+        raise NotFound(self.not_found.format(id=f"{key}+{revision}"))
 
     def all(self) -> list[T]:
         """All objects, sorted by key."""

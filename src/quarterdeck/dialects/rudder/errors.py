@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from quarterdeck.core import errors
 from quarterdeck.core.errors import QuarterdeckError
-from quarterdeck.dialects.rudder.body import NotJson
+from quarterdeck.dialects.rudder.body import NotJson, Undecodable
 from quarterdeck.dialects.rudder.version import UnknownVersion
 from quarterdeck.web.operation import Operation, Request
 
@@ -32,6 +32,7 @@ TABLE: dict[type[QuarterdeckError], tuple[int, str]] = {
     errors.Unavailable: (503, ""),
     UnknownVersion: (404, ""),
     NotJson: (412, ""),
+    Undecodable: (500, ""),
 }
 
 
@@ -65,7 +66,7 @@ def text(operation: Operation | None, request: Request, error: QuarterdeckError)
     """`errorDetails` of an error of an operation."""
     if isinstance(error, errors.Forbidden) and operation is not None:
         return f"Authorization error: {_denied(request)}: {error.message}"
-    if operation is None or status(operation, error) != 500:
+    if operation is None or status(operation, error) != 500 or isinstance(error, Undecodable):
         return error.message
     prefix = look_up(error)[1]
     hint = _hint(operation.options, request)

@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from quarterdeck.core import targets
 from quarterdeck.core.categories import CategoryTree
 from quarterdeck.core.errors import Conflict, Invalid
-from quarterdeck.core.ids import DirectiveId, RuleId, parse_revised
+from quarterdeck.core.ids import CategoryId, DirectiveId, RuleId, parse_revised
 from quarterdeck.core.rules import Rule
 from quarterdeck.dialects.rudder import body
 from quarterdeck.dialects.rudder.category_shapes import CategoryFields, encode_category, encode_tree
@@ -72,11 +72,24 @@ def list_rules(ctx: Context, request: Request) -> Reply:
 )
 def create_rule(ctx: Context, request: Request) -> Reply:
     """Create a rule, or clone one when `source` is given."""
-    fields = body.decode(request, RuleFields)
+    fields, changes = _decode(request)
     rule_id = RuleId(_current(chosen_id(fields.id)))
     if fields.source is not UNSET:
-        return _reply(ctx, rules.clone(ctx, fields.source, rule_id, fields.changes()), action="cloneRule")
-    return _reply(ctx, rules.create(ctx, Rule(**{"name": "", **fields.changes(), "id": rule_id})))
+        return _reply(ctx, rules.clone(ctx, fields.source, rule_id, changes), action="cloneRule")
+    return _reply(ctx, rules.create(ctx, Rule(**{"name": "", **changes, "id": rule_id})))
+
+
+def _decode(request: Request) -> tuple[RuleFields, dict[str, Any]]:
+    """The fields of a rule, and those that were sent as core calls them. Raises NotJson, Undecodable."""
+    try:
+        fields = body.decode(request, RuleFields)
+        return fields, fields.changes()
+    except body.NotJson:
+        raise
+    except Invalid as error:
+        what = "a rule from request." if body.is_json(request) else "rule parameters from request"
+        message = f"Could not extract {what}; cause was: Unexpected: {error.message}"
+        raise body.Undecodable(message, problems=error.problems) from error
 
 
 def _current(text: str) -> str:
@@ -98,7 +111,7 @@ def rule_details(ctx: Context, request: Request) -> Reply:
 @section.operation("updateRule", "POST", "/rules/{id}", right="rule.write", body=RuleFields, wrap="rules")
 def update_rule(ctx: Context, request: Request) -> Reply:
     """Change the fields of a rule that are sent."""
-    changes = body.decode(request, RuleFields).changes()
+    _, changes = _decode(request)
     if "targets" in changes:
         changes["targets"] = targets.normalise(changes["targets"])
     return _reply(ctx, rules.update(ctx, request.params["id"], changes))
@@ -113,7 +126,8 @@ def delete_rule(ctx: Context, request: Request) -> Reply:
     # Mode and status are those of the moment before.
     known = rules.show(ctx, [rule for rule in (ctx.store.rules.find(uid),) if rule is not None])
     deleted = rules.delete(ctx, uid)
-    shown = encode_rule(known[0]) if deleted is not None else _fields(Rule(id=RuleId(uid), name="", enabled=False))
+    blank = Rule(id=RuleId(uid), name="", category=CategoryId(""), enabled=False)
+    shown = encode_rule(known[0]) if deleted is not None else _fields(blank)
     return Reply([shown], id=uid)
 
 
@@ -134,9 +148,7 @@ def create_rule_category(ctx: Context, request: Request) -> Reply:
     return Reply(_encode(categories.create(ctx, rules.CATEGORIES, draft)), id=draft.id)
 
 
-@section.operation(
-    "getRuleCategoryDetails", "GET", "/rules/categories/{id}", right="rule.read", wrap="ruleCategories", hint="Error"
-)
+@section.operation("getRuleCategoryDetails", "GET", "/rules/categories/{id}", right="rule.read", wrap="ruleCategories")
 def get_rule_category_details(ctx: Context, request: Request) -> Reply:
     """Get one rule category."""
     wanted = request.params["id"]
