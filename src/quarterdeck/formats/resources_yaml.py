@@ -79,8 +79,12 @@ def _text(value: Any) -> str:
 
 def write(nodes: Iterable[Resource]) -> bytes:
     """The document of these nodes, in their order; a comment line when there are none."""
-    found = {one.name: _mapping(one) for one in nodes}
-    return yaml_documents.written(found) if found else _NOTHING
+    scalar = yaml_documents.scalar
+    lines: list[str] = []
+    for one in nodes:
+        lines.append(f"{scalar(one.name)}:\n")
+        lines += (f"  {scalar(key)}: {scalar(value)}\n" for key, value in _mapping(one).items())
+    return "".join(lines).encode() if lines else _NOTHING
 
 
 def _mapping(one: Resource) -> dict[str, str]:
