@@ -367,7 +367,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=USUAL_PORT, help="where to serve; another if that is in use")
     options = parser.parse_args()
     console = Console(highlight=False)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT, too: in the background a shell has it ignored
+        signal.signal(number, signal.default_int_handler)
     try:
         play(console, Places((options.dir or usual_directory()).absolute()), port=options.port, once=options.once)
     except DemoFailed as error:

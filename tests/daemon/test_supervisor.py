@@ -35,8 +35,10 @@ def test_the_first_start_prints_what_an_administrator_needs_and_a_stop_takes_eve
         printed = server.log.read_text()
         (line,) = [line for line in printed.splitlines() if "enroll" in line and "curl" in line]
         # All of it but the enrolment itself, run by a real shell: the agent's own tests go on from there.
-        fetching = line.split(" && python3")[0] + ' && python3 quarterdeck-agent.pyz --version && rm -r "$d")'
-        fetched = subprocess.run(["sh", "-c", fetching], check=False, capture_output=True, text=True)
+        fetching = line.split(" && python3")[0] + ' && python3 "$p" --version && test ! -e "$d")'
+        installed = reachable_dir / "quarterdeck-agent"
+        surroundings = environment() | {"QUARTERDECK_AGENT_PROGRAM": str(installed)}
+        fetched = subprocess.run(["sh", "-c", fetching], check=False, capture_output=True, text=True, env=surroundings)
         assert server.end() == 0
     token_file = data / "admin-token"
 
@@ -49,6 +51,7 @@ def test_the_first_start_prints_what_an_administrator_needs_and_a_stop_takes_eve
     assert re.search(r"--pin sha256//\S{44} --token \w{32}\)$", line)
     assert fetched.returncode == 0, fetched.stderr
     assert fetched.stdout.startswith("quarterdeck-agent.pyz: OK\n")
+    assert stat.S_IMODE(installed.stat().st_mode) == 0o755
 
 
 def test_killing_the_supervisor_leaves_no_process_and_the_next_start_the_same_keys_and_tokens(
