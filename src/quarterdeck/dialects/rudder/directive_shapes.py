@@ -10,6 +10,7 @@ from quarterdeck.core.directives import Directive
 from quarterdeck.core.errors import Invalid
 from quarterdeck.core.modes import print_own_mode
 from quarterdeck.core.techniques import Technique, TechniqueParameter
+from quarterdeck.dialects.rudder.node_shapes import print_date
 from quarterdeck.dialects.rudder.shapes import encode_tags
 from quarterdeck.storage.history import Change
 
@@ -93,7 +94,7 @@ def encode_revision(change: Change) -> dict[str, Any]:
     """One change of an object as a revision."""
     return {
         "revision": str(change.id),
-        "date": change.at.isoformat(timespec="seconds"),
+        "date": print_date(change.at),
         "author": change.actor,
         "message": change.reason or f"{change.kind} {change.object_id} {change.change}",
     }

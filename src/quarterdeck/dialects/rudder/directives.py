@@ -117,7 +117,7 @@ def delete_directive(ctx: Context, request: Request) -> Reply:
     if deleted is not None:
         return _reply(ctx, deleted)
     blank = Directive(id=wanted, name="", technique=TechniqueId(""), version="", enabled=False)
-    return Reply([encode_directive(blank, None)], id=wanted)
+    return Reply([encode_directive(blank, None) | {"parameters": {}, "policyMode": ""}], id=wanted)
 
 
 @section.operation("directiveTree", "GET", "/directives/tree", right="directive.read", since=14, documented=False)
