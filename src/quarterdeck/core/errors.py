@@ -5,6 +5,7 @@
     ├── Unauthenticated   nobody we know asks
     ├── Forbidden         somebody we know asks for what they may not do
     ├── NotFound          no such thing
+    │   └── NoSuchPlace   what is to be kept would stand in a category that does not exist
     ├── AlreadyExists     an id or a name is taken
     ├── Invalid           what was sent cannot be accepted; `problems` names the fields
     │   └── TooLarge      more bytes than we read
@@ -39,6 +40,10 @@ class Forbidden(QuarterdeckError):
 
 class NotFound(QuarterdeckError):
     """What was named does not exist."""
+
+
+class NoSuchPlace(NotFound):
+    """The category in which something is to stand does not exist."""
 
 
 class AlreadyExists(QuarterdeckError):

@@ -14,6 +14,8 @@ from quarterdeck.core.ids import CategoryId
 from quarterdeck.services.context import Context
 from quarterdeck.storage.categories import CategoryTable
 
+_TWIN_OF_RENAMED = "Cannot update the Node Group Category with name '{name}' :"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shelf:
@@ -25,6 +27,10 @@ class Shelf:
     placed: Callable[[Context], Iterable[tuple[CategoryId, str]]]
     min_name: int
     short_name: str
+    #: how the sentence begins that refuses a new category its name; "Node Group" is said of rules too
+    twin_of_new: str = "Cannot create the Node Group Category with name '{name}' :"
+    #: what stands before the sentence that refuses to remove a category
+    not_empty: str = ""
     #: where things stand whose category is gone; None leaves them out
     lost: Category | None = None
 
@@ -52,7 +58,7 @@ def create(ctx: Context, shelf: Shelf, category: Category) -> CategoryTree:
     """Add a category below its parent. Raises Invalid, AlreadyExists."""
     if shelf.table(ctx).find(category.id) is not None:
         raise AlreadyExists(f"A category with id '{category.id}' exists already")
-    _check(ctx, shelf, category, "create")
+    _check(ctx, shelf, category, shelf.twin_of_new)
     shelf.table(ctx).add(category)
     return CategoryTree(category=category)
 
@@ -66,7 +72,7 @@ def update(ctx: Context, shelf: Shelf, category_id: str, changes: Mapping[str, A
             raise Conflict("The root category can not be moved")
         if categories.find(get(ctx, shelf, category_id), after.parent) is not None:
             raise Conflict(f"Category '{before.name}' can not be moved below itself")
-    _check(ctx, shelf, after, "update")
+    _check(ctx, shelf, after, _TWIN_OF_RENAMED)
     shelf.table(ctx).replace(after)
     return get(ctx, shelf, category_id)
 
@@ -77,20 +83,18 @@ def delete(ctx: Context, shelf: Shelf, category_id: str) -> CategoryTree:
     if found.category.id == shelf.root or found.category.system:
         raise Conflict(f"Cannot delete category '{found.category.name}' since that category belongs to the system")
     if found.children or found.members:
-        raise Conflict(f"Cannot delete category '{found.category.name}' since that category is not empty")
+        before = shelf.not_empty.format(id=category_id)
+        raise Conflict(f"{before}Cannot delete category '{found.category.name}' since that category is not empty")
     shelf.table(ctx).remove(category_id)
     return found
 
 
-def _check(ctx: Context, shelf: Shelf, category: Category, verb: str) -> None:
+def _check(ctx: Context, shelf: Shelf, category: Category, twin: str) -> None:
     if len(category.name) < shelf.min_name:
         raise Invalid(shelf.short_name.format(name=category.name), problems={"name": "is too short"})
     if category.id != shelf.root and shelf.table(ctx).find(category.parent) is None:
         raise Invalid(f"The parent category '{category.parent}' was not found, can not add")
     siblings = shelf.table(ctx).having(parent=category.parent)
     if any(one.name == category.name and one.id != category.id for one in siblings):
-        # The peer says "Node Group Category" for rules too.
-        raise AlreadyExists(
-            f"Cannot {verb} the Node Group Category with name '{category.name}' :"
-            " a category with the same name exists at the same level"
-        )
+        sentence = twin.format(name=category.name)
+        raise AlreadyExists(f"{sentence} a category with the same name exists at the same level")

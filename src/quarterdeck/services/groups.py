@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from quarterdeck.core import targets
-from quarterdeck.core.errors import AlreadyExists, Conflict, Invalid, NotFound
+from quarterdeck.core.errors import AlreadyExists, Conflict, Invalid, NoSuchPlace
 from quarterdeck.core.events import GroupChanged, GroupMembersChanged, RuleChanged
 from quarterdeck.core.groups import ROOT_CATEGORY, Group
 from quarterdeck.core.ids import GroupId, NodeId
@@ -138,7 +138,7 @@ def _check(ctx: Context, group: Group) -> None:
         problems = {"displayName": "is too short"}
         raise Invalid("'displayName' is mandatory and must be at least 3 char long", problems=problems)
     if ctx.store.group_categories.find(group.category) is None:
-        raise NotFound(f"Entry with ID '{group.category}' was not found")
+        raise NoSuchPlace(f"Entry with ID '{group.category}' was not found")
 
 
 CATEGORIES = Shelf(
@@ -147,4 +147,6 @@ CATEGORIES = Shelf(
     placed=lambda ctx: ((group.category, group.id) for group in ctx.store.groups.all()),
     min_name=3,
     short_name="{name} must be at least have a 3 character size",
+    twin_of_new="Cannot create the Node Group Category with name '{name}':",
+    not_empty="Error when trying to delete category with ID '{id}'; cause was: ",
 )

@@ -20,7 +20,8 @@ _members = tables.group_members
 class GroupTable(VersionedTable[Group]):
     table = tables.groups
     kind = "group"
-    not_found = "Group with id '{id}' was not found"
+    #: The quote at the end is the peer's.
+    not_found = "Group with id '{id}' was not found'"
 
     def members(self, group: str) -> list[NodeId]:
         """The nodes of a group, sorted."""

@@ -21,6 +21,7 @@ TABLE: dict[type[QuarterdeckError], Look] = {
     errors.Unauthenticated: Look(401, "unauthenticated", "bad_signature"),
     errors.Forbidden: Look(403, "forbidden", "invalid"),
     errors.NotFound: Look(404, "not_found", "invalid"),
+    errors.NoSuchPlace: Look(400, "invalid", "invalid"),
     errors.AlreadyExists: Look(409, "already_exists", "invalid"),
     errors.Invalid: Look(400, "invalid", "invalid"),
     errors.TooLarge: Look(413, "too_large", "invalid"),

@@ -24,6 +24,7 @@ TABLE: dict[type[QuarterdeckError], tuple[int, str]] = {
     errors.Unauthenticated: (401, ""),
     errors.Forbidden: (500, ""),
     errors.NotFound: (500, "Inconsistency: "),
+    errors.NoSuchPlace: (500, "Consistancy: "),
     errors.AlreadyExists: (500, "Consistancy: "),
     errors.Invalid: (500, "Inconsistency: "),
     errors.TooLarge: (413, ""),

@@ -114,8 +114,13 @@ def delete_group(ctx: Context, request: Request) -> Reply:
     """Delete a group; deleting an unknown one succeeds."""
     wanted = GroupId(request.params["id"])
     deleted = groups.delete(ctx, wanted)
-    blank = ShownGroup(group=Group(id=wanted, name="", enabled=False, dynamic=False), nodes=())
-    return Reply([encode_group(deleted or blank)], id=wanted)
+    return Reply([encode_group(deleted) if deleted is not None else _blank(wanted)], id=wanted)
+
+
+def _blank(wanted: GroupId) -> dict[str, Any]:
+    """What is said of a group that does not exist."""
+    group = Group(id=wanted, name="", category=CategoryId(""), enabled=False, dynamic=False)
+    return encode_group(ShownGroup(group=group, nodes=())) | {"groupClass": [], "target": ""}
 
 
 @section.operation("reloadGroup", "POST", "/groups/{id}/reload", right="group.write", wrap="groups")
