@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import anyio
 import httpx
 import pytest
 from tests.served import Served
@@ -13,7 +16,9 @@ from tests.served import Served
 from quarterdeck.core.accounts import Access
 from quarterdeck.core.errors import QuarterdeckError, Unavailable
 from quarterdeck.dialects.rudder import errors as rudder_errors
+from quarterdeck.dialects.rudder.dialect import RudderDialect
 from quarterdeck.services import accounts, rules
+from quarterdeck.web import runner
 
 RULES = "/rudder/api/latest/rules"
 
@@ -26,6 +31,66 @@ def test_a_body_over_the_limit_is_refused_in_the_envelope(served: Served) -> Non
     assert answer.status_code == 413
     assert answer.json()["result"] == "error"
     assert answer.json()["errorDetails"] == "The body is longer than 10485760 bytes."
+
+
+def test_long_bodies_share_a_room_and_short_ones_pass(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "BODY_SECONDS", 5.0)
+    token = served.tokens["admin"].encode()
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": RULES,
+        "query_string": b"",
+        "headers": [(b"x-api-token", token), (b"content-type", b"application/json")],
+    }
+    statuses: dict[str, int] = {}
+
+    async def play() -> None:
+        room = runner.Room(300_000)
+        app = runner.Runner(
+            dialect=RudderDialect(),
+            database=served.database,
+            prefix="/rudder/api",
+            threads=anyio.CapacityLimiter(2),
+            room=room,
+        )
+
+        async def ask(name: str, size: int, go_on: asyncio.Event) -> None:
+            first = True
+
+            async def receive() -> dict[str, object]:
+                nonlocal first
+                if first:
+                    first = False
+                    return {"type": "http.request", "body": b" " * size, "more_body": True}
+                await go_on.wait()
+                return {"type": "http.request", "body": b"{}"}
+
+            async def send(message: Any) -> None:
+                statuses.setdefault(name, message.get("status"))
+
+            await app(dict(scope), receive, send)
+
+        go_on, at_once, never = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        at_once.set()
+        waiting = asyncio.create_task(ask("waiting", 200_000, go_on))
+        await asyncio.sleep(0)
+        assert room.free == 100_000
+        await ask("too much", 200_000, at_once)
+        await ask("short", 1_000, at_once)
+        go_on.set()
+        await waiting
+        await ask("later", 200_000, at_once)
+        monkeypatch.setattr(runner, "BODY_SECONDS", 0.1)
+        await ask("never", 200_000, never)
+        assert room.free == 300_000
+
+    asyncio.run(play())
+
+    refused = statuses.pop("never")
+    assert statuses.pop("too much") == 503
+    assert set(statuses.values()) == {200}
+    assert refused >= 400
 
 
 def test_a_form_with_very_many_fields_is_refused_and_not_read_for_strangers(served: Served) -> None:

@@ -71,10 +71,11 @@ def api(listener: int) -> None:
 
     import uvicorn  # deferred, like the wiring: other commands of this program do without
 
-    from quarterdeck.daemon import tls, wiring
+    from quarterdeck.daemon import connections, tls, wiring
 
     config = link.receive()
     start_logging(config)
+    connections.allow_many()
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -92,7 +93,7 @@ def api(listener: int) -> None:
         }
     settings = uvicorn.Config(
         wiring.application(config),
-        http="h11",  # it keeps the spelling of header names, which peers' scripts rely on
+        http=connections.ConnectionProtocol,  # h11: it keeps the spelling of header names, which peers' scripts rely on
         ws="none",
         log_config=None,
         access_log=False,

@@ -11,7 +11,7 @@ from starlette.routing import Mount
 from starlette.types import Lifespan
 
 from quarterdeck.storage.database import Database
-from quarterdeck.web.runner import Dialect, Runner
+from quarterdeck.web.runner import ROOM_BYTES, Dialect, Room, Runner
 
 
 def mount(
@@ -23,8 +23,9 @@ def mount(
 ) -> Starlette:
     """One ASGI application that serves each dialect below its prefix, on one bounded set of threads."""
     limiter = anyio.CapacityLimiter(threads)
+    room = Room(max(ROOM_BYTES, 2 * max(dialect.max_body for dialect in dialects.values())))
     routes = [
-        Mount(prefix, app=Runner(dialect=dialect, database=database, prefix=prefix, threads=limiter))
+        Mount(prefix, app=Runner(dialect=dialect, database=database, prefix=prefix, threads=limiter, room=room))
         for prefix, dialect in dialects.items()
     ]
     return Starlette(routes=routes, lifespan=lifespan)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import aclosing, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ import anyio.to_thread
 
 from quarterdeck.core import accounts
 from quarterdeck.core.accounts import Account
-from quarterdeck.core.errors import Invalid, NotFound, QuarterdeckError, TooLarge
+from quarterdeck.core.errors import Invalid, NotFound, QuarterdeckError, TooLarge, Unavailable
 from quarterdeck.core.ids import AccountId
 from quarterdeck.services import reactions
 from quarterdeck.services.context import Context
@@ -36,6 +36,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _FILE_PIECE = 256 * 1024
 _LONG_ONES = 2
+#: Bodies up to this length are always read; longer ones share the room of all.
+_SHORT_BODY = 64 * 1024
+ROOM_BYTES = 256 * 1024 * 1024
+#: How long a client may take to send its body.
+BODY_SECONDS = 300.0
 
 
 class Dialect(Protocol):
@@ -60,6 +65,32 @@ class Dialect(Protocol):
         """An error, said in this grammar; None is a fault of ours that nobody outside should read about."""
 
 
+class Room:
+    """Memory that bodies may take before anybody knows whose they are."""
+
+    def __init__(self, size: int = ROOM_BYTES) -> None:
+        self.free = size
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """Space for one body, given back at the end; call it with the length so far. Raises Unavailable."""
+        taken = 0
+
+        def take(length: int) -> None:
+            nonlocal taken
+            if length <= _SHORT_BODY:
+                return
+            if length - taken > self.free:
+                raise Unavailable("Too much is sent to this server at once; please try again.")
+            self.free -= length - taken
+            taken = length
+
+        try:
+            yield take
+        finally:
+            self.free += taken
+
+
 @dataclass(kw_only=True)
 class Runner:
     """An ASGI application for one dialect, mounted at `prefix`."""
@@ -70,21 +101,27 @@ class Runner:
     threads: anyio.CapacityLimiter
     #: operations whose row says `long` take turns, so that many of them at once leave threads to the others
     long_ones: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_LONG_ONES))
+    room: Room = field(default_factory=Room)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = _head(scope)
+        with self.room.share() as space:
+            answer = await self._answer(scope, receive, request, space)
+            request.body = b""  # while the answer leaves, perhaps slowly, it takes no room
+        await write(send, answer, request)
+
+    async def _answer(self, scope: Scope, receive: Receive, request: Request, space: Callable[[int], None]) -> Answer:
         operation: Operation | None = None
         try:
             match = self.dialect.locate(request, self._segments(scope))
             operation, request.params = match.operation, match.params
             limit = operation.options.get("max_body", self.dialect.max_body)
-            request.body = await _read(receive, request, limit)
+            request.body = await _read(receive, request, limit, space)
             turn = self.long_ones if operation.options.get("long") else nullcontext()
             async with turn:
-                answer = await anyio.to_thread.run_sync(self._work, operation, request, limiter=self.threads)
+                return await anyio.to_thread.run_sync(self._work, operation, request, limiter=self.threads)
         except Exception as error:  # noqa: BLE001  # the edge: every fault becomes an answer
-            answer = self._refusal(operation, request, error)
-        await write(send, answer, request)
+            return self._refusal(operation, request, error)
 
     def _segments(self, scope: Scope) -> tuple[str, ...]:
         path: str = scope["path"]
@@ -139,11 +176,19 @@ def _head(scope: Scope) -> Request:
     )
 
 
-async def _read(receive: Receive, request: Request, limit: int) -> bytes:
-    """The whole body. Raises TooLarge without reading further."""
+async def _read(receive: Receive, request: Request, limit: int, space: Callable[[int], None]) -> bytes:
+    """The whole body. Raises TooLarge, Unavailable or Invalid without reading further."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise TooLarge(f"The body is longer than {limit} bytes.")
+    try:
+        with anyio.fail_after(BODY_SECONDS):
+            return await _whole(receive, limit, space)
+    except TimeoutError:
+        raise Invalid(f"The body did not come within {BODY_SECONDS:.0f} s.") from None
+
+
+async def _whole(receive: Receive, limit: int, space: Callable[[int], None]) -> bytes:
     pieces, size = [], 0
     while True:
         message = await receive()
@@ -153,6 +198,7 @@ async def _read(receive: Receive, request: Request, limit: int) -> bytes:
         size += len(piece)
         if size > limit:
             raise TooLarge(f"The body is longer than {limit} bytes.")
+        space(size)
         pieces.append(piece)
         if not message.get("more_body", False):
             return b"".join(pieces)
