@@ -106,6 +106,8 @@ def test_yaml_has_a_line_per_node_name_and_hostname() -> None:
         (b"<nodes/>", "Document root tag was not 'project': 'nodes'"),
         (b"", "empty"),
         (b"<!DOCTYPE p [<!ENTITY a 'b'>]><project/>", "A document may not declare entities."),
+        (b"<!DOCTYPE p SYSTEM 'x'><project><node name='a&b;'/></project>", "line 1: Entity 'b' not defined"),
+        (b"<!DOCTYPE p SYSTEM 'x'><project>&b;</project>", "line 1: Entity 'b' not defined"),
         (b"<!DOCTYPE p [<!ENTITY a SYSTEM 'file:///etc/passwd'>]><project><node name='&a;'/></project>", "entit"),
     ],
 )
