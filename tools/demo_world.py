@@ -24,7 +24,7 @@ import httpx
 MARKER = ".quarterdeck-demo"
 FIRST_ANSWER_SECONDS = 120.0
 STOP_SECONDS = 60.0
-WORK_SECONDS = 60.0
+WORK_SECONDS = 120.0
 
 #: Runs the command after the first argument so that it gets SIGTERM when the process of that id ends, killed or not.
 _TIED = (

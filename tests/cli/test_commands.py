@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import CommandLine, Running
 
+#: They share one server.
+pytestmark = pytest.mark.xdist_group("cli")
+
 
 def add_pending(running: Running, hostname: str) -> str:
     node = str(uuid.uuid4())
