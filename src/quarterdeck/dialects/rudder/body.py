@@ -70,9 +70,9 @@ def decode(request: Request, wanted: type[T]) -> T:
 
 
 def convert(fields: Any, wanted: type[T]) -> T:
-    """Plain objects as `wanted`. Raises Invalid."""
+    """Plain objects as `wanted`; a null is a field that was not sent, where null means nothing. Raises Invalid."""
     try:
-        return msgspec.convert(fields, wanted)
+        return msgspec.convert(_without_nulls(fields, wanted), wanted)
     except msgspec.ValidationError as error:
         raise Invalid(str(error)) from error
 
@@ -157,6 +157,24 @@ def _kinds(wanted: Any) -> dict[str, Any]:
     if not isinstance(wanted, type) or not issubclass(wanted, msgspec.Struct):
         return {}
     return {field.encode_name: field.type for field in msgspec.structs.fields(wanted)}
+
+
+def _without_nulls(value: Any, kind: Any) -> Any:
+    """The value without the nulls of fields that have no null; so clients write what they leave out."""
+    for one in _alternatives(kind):
+        if isinstance(value, dict) and (kinds := _kinds(one)):
+            return {
+                key: _without_nulls(inner, kinds.get(key, Any))
+                for key, inner in value.items()
+                if inner is not None or _has_null(kinds.get(key, Any))
+            }
+        if isinstance(value, list) and typing.get_origin(one) is list:
+            return [_without_nulls(inner, typing.get_args(one)[0]) for inner in value]
+    return value
+
+
+def _has_null(kind: Any) -> bool:
+    return kind is Any or type(None) in _alternatives(kind)
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:

@@ -28,6 +28,8 @@ class ParameterFields(Fields):
     def changes(self) -> dict[str, Any]:
         """The fields that were sent, as core calls them. Raises Invalid."""
         given = self.given(value="value", description="description", inherit_mode="inherit_mode")
+        if given.get("value", "") is None:
+            given["value"] = ""  # so the peer keeps a null
         if "inherit_mode" in given:
             properties.parse_inherit_mode(given["inherit_mode"])
         return given
