@@ -140,7 +140,7 @@ def test_every_row_of_the_catalogue_goes_in_and_out(object_type: str) -> None:
             criterion("environmentVariable", "name.value", "notEq", "k"),
             "When looking for 'key=value', the '=' is mandatory",
         ),
-        ({"attribute": "nodeId", "comparator": "eq", "value": "x"}, "Missing 'objectType' in a criterion"),
+        ({"attribute": "nodeId", "comparator": "eq", "value": "x"}, "Missing expected 'objectType' query parameter"),
         ("text", "A criterion must be an object but was: 'text'"),
     ],
 )

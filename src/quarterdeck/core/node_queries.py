@@ -162,7 +162,7 @@ def _text(document: Mapping[str, Any], key: str) -> str:
 def _required(document: Mapping[str, Any], key: str) -> str:
     text = _text(document, key)
     if not text:
-        raise Invalid(f"Missing '{key}' in a criterion")
+        raise Invalid(f"Missing expected '{key}' query parameter")
     return text
 
 

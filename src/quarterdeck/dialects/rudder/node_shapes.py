@@ -82,6 +82,10 @@ def _management(node: Node) -> list[dict[str, Any]]:
     return [shown | {"capabilities": list(node.agent_capabilities), "nodeKind": node.kind.value}]
 
 
+def _keys(node: Node) -> dict[str, Any]:
+    return {"cfengineKeys": [node.key.pem] if node.key.pem else [], "cfengineUser": "root"}
+
+
 def _timezone(node: Node) -> dict[str, str] | None:
     inventory = node.inventory
     if not inventory.timezone_name:
@@ -158,7 +162,7 @@ FIELDS = (
     _list_of("controllers"),
     Field("environmentVariables", "full", lambda node: dict(node.inventory.environment) or None),
     Field("fileSystems", "full", _file_systems),
-    Field("managementTechnologyDetails", "full", lambda _: {"cfengineKeys": [], "cfengineUser": "root"}),
+    Field("managementTechnologyDetails", "full", _keys),
     _list_of("memories", "capacity"),
     Field("networkInterfaces", "full", _interfaces),
     _list_of("processes"),
