@@ -7,7 +7,7 @@ import os
 from typing import Callable, Dict, Iterator, Tuple
 
 from quarterdeck_agent import outcome
-from quarterdeck_agent.methods import acls, trees
+from quarterdeck_agent.methods import acls, system, trees
 from quarterdeck_agent.methods.acls import Acl
 from quarterdeck_agent.methods.registration import register
 from quarterdeck_agent.outcome import Finding, MethodCall
@@ -99,6 +99,7 @@ def _register(name: str, parameters: str, plan: Plan) -> None:
         return outcome.compliant(f"The access control lists of {count} paths are as expected.")
 
     def enforce(call: MethodCall) -> Finding:
+        system.resolved(call["path"])
         count = 0
         for path, wish in plan(call):
             found = acls.get(path)

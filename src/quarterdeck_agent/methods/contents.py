@@ -2,8 +2,8 @@
 """Whole files as bytes: read, compared, replaced atomically with everything but the content kept.
 
 A replacement keeps owner, mode and extended attributes (SELinux label, ACL), follows symbolic links
-to the real file as an editor would, and leaves the previous content in the call's backups. What the
-lines of a text mean is not known here; see texts.py.
+to the real file as an editor would (but see `system.resolved`), and leaves the previous content in the
+call's backups. What the lines of a text mean is not known here; see texts.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import stat
 import time
 from typing import IO, Callable, Iterable, List, Optional
 
+from quarterdeck_agent.methods import system
 from quarterdeck_agent.methods.system import UnableError
 
 #: Files that methods edit in memory may not be larger; copies are streamed and have no limit.
@@ -70,7 +71,7 @@ def replace(path: str, fill: Fill, backups: Optional[str], mode: int = PRIVATE) 
     old content; a new file gets `mode`. Raises UnableError (no such directory, not a regular file)
     and OSError.
     """
-    real = os.path.realpath(path)
+    real = system.resolved(path)
     if not os.path.isdir(os.path.dirname(real)):
         raise UnableError(f"{path} cannot be written: there is no directory {os.path.dirname(real)}.")
     before = _regular(real)

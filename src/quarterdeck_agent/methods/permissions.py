@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Callable, Iterator, List, Optional, Set
 
 from quarterdeck_agent import outcome
-from quarterdeck_agent.methods import trees
+from quarterdeck_agent.methods import system, trees
 from quarterdeck_agent.methods.registration import register
 from quarterdeck_agent.methods.system import UnableError
 from quarterdeck_agent.outcome import Finding, MethodCall
@@ -114,6 +114,8 @@ def _apply(path: str, wish: Wish, *, follow: bool) -> None:
     if not follow and os.path.islink(path):
         os.lchown(path, uid, gid)
         return
+    if follow:
+        system.resolved(path)
     # Through one descriptor, so that nobody can put a link in place between the look and the change.
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     try:

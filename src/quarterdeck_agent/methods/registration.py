@@ -8,11 +8,13 @@ turns what goes wrong while looking or acting into an error finding of one sente
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from typing import Dict, Optional, Tuple
 
 from quarterdeck_agent import outcome
 from quarterdeck_agent.conditions import BadExpression
+from quarterdeck_agent.methods import system
 from quarterdeck_agent.methods.system import UnableError
 from quarterdeck_agent.outcome import Finding, Look, MethodCall
 
@@ -51,7 +53,7 @@ def register(
         name,
         parameters,
         _guarded(names, audit),
-        _guarded(names, enforce) if enforce else None,
+        _guarded(names, _not_astray(enforce)) if enforce else None,
         value=value,
         prefix=prefix,
         blind=blind,
@@ -71,6 +73,17 @@ def register_alias(alias: str, name: str, prefix: str = "") -> None:
     """Register the method `name` also as `alias`, with a prefix of its own (default: the alias)."""
     known = outcome.METHODS[name]
     outcome.METHODS[alias] = dataclasses.replace(known, name=alias, prefix=prefix or alias)
+
+
+def _not_astray(enforce: Look) -> Look:
+    """The change, unless others' links lead it to another directory; what the path's last part is, methods look at."""
+
+    def careful(call: MethodCall) -> Finding:
+        if "path" in call.params:
+            system.resolved(os.path.dirname(call["path"]))
+        return enforce(call)
+
+    return careful
 
 
 def _guarded(names: Tuple[str, ...], look: Look) -> Look:
