@@ -110,6 +110,7 @@ def test_a_pending_node_is_found_and_accepted(operator: CommandLine, running: Ru
     assert node not in operator("nodes", "list", "--pending").out
     assert "web-1.example.com" in operator("nodes", "list").out
     assert json.loads(operator("nodes", "show", node, "--json").out)["hostname"] == "web-1.example.com"
+    assert json.loads(operator("nodes", "show", "web-1.example.com", "--json").out)["id"] == node
 
 
 def test_all_pending_nodes_are_accepted_in_one_call(operator: CommandLine, running: Running) -> None:

@@ -6,11 +6,12 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from quarterdeck.cli import connection, display
-from quarterdeck.cli.connection import REFUSED, CommandError
+from quarterdeck.cli.connection import REFUSED, CommandError, Server
 from quarterdeck.cli.display import json_option, plain
 
 EXAMPLE = '[{"objectType":"node","attribute":"OS","comparator":"eq","value":"Linux"}]'
@@ -75,8 +76,9 @@ def _line(node: dict[str, Any]) -> tuple[str, ...]:
 @click.option("--include", default="default", show_default=True, help="minimal, default, full, or fields by name.")
 @json_option
 def show_node(node: str, include: str, as_json: bool) -> None:
-    """Show one node."""
-    found = connection.rudder(connection.current(), "GET", f"/nodes/{node}", params={"include": include})["nodes"][0]
+    """Show one node, named by its id or its host name."""
+    server = connection.current()
+    found = connection.rudder(server, "GET", f"/nodes/{_id(server, node)}", params={"include": include})["nodes"][0]
     if as_json:
         display.as_json(found)
         return
@@ -85,6 +87,16 @@ def show_node(node: str, include: str, as_json: bool) -> None:
         for name, value in found.items()
     )
     display.table(("FIELD", "VALUE"), lines, empty="")
+
+
+def _id(server: Server, name: str) -> str:
+    """The id of the only accepted node with this host name; the text itself where there is none."""
+    criterion = {"objectType": "node", "attribute": "nodeHostname", "comparator": "eq", "value": name}
+    where = {"where": json.dumps([criterion]), "include": "minimal"}
+    found = connection.rudder(server, "GET", "/nodes", params=where)["nodes"]
+    if len(found) > 1:
+        raise CommandError(f"{len(found)} nodes are called {name}: name one by its id.", REFUSED)
+    return str(found[0]["id"]) if found else quote(name, safe="")
 
 
 @nodes.command("accept")

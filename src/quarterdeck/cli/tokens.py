@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import click
 
 from quarterdeck.cli import connection, display
@@ -62,7 +64,7 @@ def create_token(name: str, access: str, roles: tuple[str, ...], expires: str | 
 @json_option
 def revoke_token(name: str, as_json: bool) -> None:
     """End the token NAME at once."""
-    done = connection.native(connection.current(), "DELETE", f"/tokens/{name}")
+    done = connection.native(connection.current(), "DELETE", f"/tokens/{quote(name, safe='')}")
     if as_json:
         display.as_json(done)
     else:
