@@ -107,14 +107,13 @@ def element(name: str, tree: Any) -> etree._Element:
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(["joblist", "project", "x"]), st.lists(st.dictionaries(KEYS, TREES, max_size=8), max_size=3))
 def test_any_xml(root: str, trees: list[dict[str, Any]]) -> None:
-    document = etree.Element(root)
     whole = {"name": "j", "description": "", "context": {"project": "p"}, "sequence": {"command": {"exec": "x"}}}
-    for tree in trees:
-        document.extend([element("job", tree), element("job", {**whole, **tree}), element("node", tree)])
-    data = etree.tostring(document)
-
-    check_and_write(tried(job_xml.read, data))
-    tried(resources_xml.read, data)
+    for jobs in (trees, [{**whole, **tree} for tree in trees]):
+        document = etree.Element(root)
+        document.extend([element(name, tree) for tree in jobs for name in ("job", "node")])
+        data = etree.tostring(document)
+        check_and_write(tried(job_xml.read, data))
+        tried(resources_xml.read, data)
 
 
 @pytest.mark.parametrize(
