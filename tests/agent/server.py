@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -110,11 +111,19 @@ class FakeServer:
         return int(time.time()) + self.clock_ahead
 
 
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Agents that do not trust this server hang up; anything else is told as usual."""
+        if not isinstance(sys.exception(), ssl.SSLError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def serving(fake: FakeServer) -> Iterator[FakeServer]:
     """Serve on a free port of loopback until the block ends."""
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), _handler(fake))
-    listener.daemon_threads = True
+    listener = _Listener(("127.0.0.1", 0), _handler(fake))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(fake.certificate)
     listener.socket = context.wrap_socket(listener.socket, server_side=True, do_handshake_on_connect=False)
