@@ -98,8 +98,12 @@ def _own_properties(node: Node) -> list[dict[str, Any]]:
 
 
 def encode_properties(properties: Iterable[Property]) -> list[dict[str, Any]]:
-    """Own properties, sorted by name."""
-    return [encode_property(one) for one in sorted(properties, key=lambda one: one.name)]
+    """Own properties, sorted by name; on nodes the provider stands before the mode."""
+    shown = [encode_property(one) for one in sorted(properties, key=lambda one: one.name)]
+    for one in shown:
+        if "inheritMode" in one:
+            one["inheritMode"] = one.pop("inheritMode")
+    return shown
 
 
 def _file_systems(node: Node) -> list[dict[str, Any]]:
