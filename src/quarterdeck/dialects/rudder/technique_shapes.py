@@ -186,8 +186,9 @@ def encode_method(method: Method) -> dict[str, Any]:
         "condition": {"prefix": method.prefix, "parameter": method.class_parameter},
         "agents": list(method.agents),
         "parameters": [_encode_method_parameter(one) for one in method.parameters],
-        "documentation": method.documentation,
     }
+    if method.documentation:
+        encoded["documentation"] = method.documentation
     if method.deprecated is not None:
         encoded["deprecated"] = {"info": method.deprecated.info}
         if method.deprecated.replaced_by:
