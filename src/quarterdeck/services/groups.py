@@ -15,7 +15,7 @@ from quarterdeck.core import targets
 from quarterdeck.core.errors import AlreadyExists, Conflict, Invalid, NoSuchPlace
 from quarterdeck.core.events import GroupChanged, GroupMembersChanged, RuleChanged
 from quarterdeck.core.groups import ROOT_CATEGORY, Group
-from quarterdeck.core.ids import GroupId, NodeId
+from quarterdeck.core.ids import GroupId, NodeId, parse_revised
 from quarterdeck.core.inheritance import Inheritance, Inherited
 from quarterdeck.services.categories import Shelf
 from quarterdeck.services.context import Context
@@ -38,8 +38,9 @@ def all_groups(ctx: Context) -> list[Group]:
 
 
 def get(ctx: Context, group_id: str) -> Group:
-    """One group. Raises NotFound."""
-    return ctx.store.groups.get(group_id)
+    """One group; an empty revision behind its id is the present. Raises NotFound, Invalid."""
+    named = parse_revised(group_id)
+    return ctx.store.groups.get(str(named))
 
 
 def show(ctx: Context, some: Iterable[Group]) -> list[ShownGroup]:
