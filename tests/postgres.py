@@ -74,7 +74,9 @@ def _plain(url: str) -> str:
 
 def _create(server: str, database: str, template: str) -> None:
     # Not text but identifiers: psycopg quotes them.
-    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(database), sql.Identifier(template))
+    # FILE_COPY takes a tenth of the default strategy's time where nothing is synchronised.
+    creating = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
+    statement = creating.format(sql.Identifier(database), sql.Identifier(template))
     with psycopg.connect(server, autocommit=True) as connection:
         # PostgreSQL refuses while anybody looks at the template, and workers start together.
         connection.execute("SELECT pg_advisory_lock(%s)", [TEMPLATE_LOCK])
