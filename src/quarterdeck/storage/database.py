@@ -61,6 +61,7 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_pre_ping=False,
+            hide_parameters=True,  # errors are logged, and what is written may be secret
             json_serializer=lambda value: msgspec.json.encode(value).decode(),
             json_deserializer=msgspec.json.decode,
         )
