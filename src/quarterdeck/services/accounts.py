@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokens and users: making, listing, revoking, and checking a password.
 
-Nobody gives away a right they do not have themselves. Secrets are returned once and kept as digests.
+Nobody gives away a right they do not have themselves, or for longer than they have it. Secrets are returned once
+and kept as digests.
 """
 
 from __future__ import annotations
@@ -128,6 +129,9 @@ def _check_grant(ctx: Context, account: Account) -> None:
     missing = sorted(account.rights - ctx.account.rights)
     if missing:
         raise Forbidden(f"'{ctx.account.name}' cannot give the right {missing[0]} without having it.")
+    end = ctx.account.expires_at
+    if end is not None and (account.expires_at is None or account.expires_at > end):
+        raise Forbidden(f"'{ctx.account.name}' expires at {end.isoformat()} and cannot give rights beyond that.")
 
 
 def _named(ctx: Context, id_or_name: str, kind: str) -> Account:

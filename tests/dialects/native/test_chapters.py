@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -112,6 +113,24 @@ def test_nobody_gives_rights_they_do_not_have(native: Native) -> None:
 
     assert failed(grab) == (403, "forbidden")
     assert fair.status_code == 201
+
+
+def test_a_token_that_expires_gives_nobody_rights_beyond_its_end(native: Native) -> None:
+    end = datetime.now(UTC) + timedelta(hours=1)
+    with native.unit_of_work() as ctx:
+        accounts.create_user(ctx, "ann", "correct horse", frozenset({"admin"}))
+        secret = accounts.create_token(ctx, "contractor", access=None, roles=frozenset({"admin"}), expires_at=end)[1]
+
+    def ask(path: str, document: dict[str, Any]) -> int:
+        answer = native.client.post(f"/quarterdeck/api/1{path}", json=document, headers={"X-API-Token": secret})
+        return answer.status_code
+
+    token = {"name": "heir", "access": "read"}
+    assert ask("/tokens", token) == 403
+    assert ask("/tokens", token | {"expires": (end + timedelta(seconds=1)).isoformat()}) == 403
+    assert ask("/users", {"name": "bob", "password": "long enough", "roles": ["read_only"]}) == 403
+    assert ask("/users/ann/password", {"password": "long enough"}) == 403
+    assert ask("/tokens", token | {"expires": end.isoformat()}) == 201
 
 
 def test_an_enrolment_token_is_listed_and_revoked(native: Native) -> None:
