@@ -51,7 +51,13 @@ class StateDirectory:
         self.path = os.path.abspath(path)
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
-            if os.stat(self.path).st_mode & 0o022:
+            found = os.stat(self.path)
+            if found.st_uid not in (0, os.geteuid()):
+                raise AgentError(
+                    f"{self.path} belongs to user {found.st_uid}, who could give this node another server; "
+                    "the agent's state needs a directory of its own."
+                )
+            if found.st_mode & 0o022:
                 raise AgentError(f"Others can write to {self.path}; the agent's state needs a directory of its own.")
             for name in ("queue", "refused", "backups", "persistent"):
                 os.makedirs(self.at(name), mode=0o700, exist_ok=True)

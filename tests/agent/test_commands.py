@@ -226,6 +226,15 @@ def test_a_state_directory_that_others_can_write_to_is_refused(
     assert list((tmp_path / "shared").iterdir()) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_state_directory_of_another_user_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    os.chown(tmp_path / "theirs", 12345, 12345)
+    assert __main__.main(["run", "--state-dir", str(tmp_path / "theirs")]) == __main__.FAILED
+    assert "belongs to user 12345" in capsys.readouterr().err
+    assert list((tmp_path / "theirs").iterdir()) == []
+
+
 def test_a_state_directory_that_cannot_be_made_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
