@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.agents import START, Agent, sign
+from tests.common import genuine
 
 from quarterdeck.core.accounts import SYSTEM
 from quarterdeck.core.agent_requests import UnknownNode
@@ -315,3 +316,10 @@ def test_a_compressed_inventory_is_read_within_bounds() -> None:
 )
 def test_sizes_have_units_and_end_as_bytes(text: str, expected: int | None) -> None:
     assert inventory_xml._size(text) == expected
+
+
+def test_nobody_sends_an_inventory_in_the_name_of_the_server_itself(ctx: Context) -> None:
+    document = genuine.inventory("root", "impostor.example.com")
+
+    with pytest.raises(Invalid, match=r"The root node is this server itself"):
+        inventories.receive_xml(ctx, document, genuine.sign_file(document))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,9 @@ from quarterdeck.core.errors import Invalid
 from quarterdeck.core.ids import ROOT, NodeId, is_node_id
 from quarterdeck.core.inventories import Inventory, Machine, OperatingSystem
 from quarterdeck.formats import agent
+
+#: A document that means harm takes thirty times its length in memory.
+MAX_BYTES = 16 * 1024 * 1024
 
 #: Name in the document -> name in the core.
 LISTS = {
@@ -69,6 +73,29 @@ def check_hostname(name: str) -> str:
     if _HOSTNAME.fullmatch(name) is None:
         raise Invalid(f"'{name}' is not a legal host name.")
     return name
+
+
+def decompressed(body: bytes) -> bytes:
+    """The document in the body of a parcel, at most MAX_BYTES of it. Raises Invalid."""
+    reader = zlib.decompressobj(wbits=31)
+    try:
+        content = reader.decompress(body, MAX_BYTES)
+    except zlib.error as error:
+        raise Invalid(f"The inventory is not gzip: {error}.") from error
+    if reader.unconsumed_tail:
+        raise Invalid(f"The inventory is larger than {MAX_BYTES} bytes.")
+    if not reader.eof:
+        raise Invalid("The inventory's gzip data ends too early.")
+    return content
+
+
+def decode(body: bytes) -> Found:
+    """Read the body of an inventory parcel. Raises Invalid, in words that name the field at fault."""
+    try:
+        document = msgspec.json.decode(decompressed(body))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"The inventory is not JSON: {error}") from error
+    return parse(document)
 
 
 def parse(document: Mapping[str, Any]) -> Found:

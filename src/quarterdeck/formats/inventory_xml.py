@@ -21,7 +21,8 @@ from quarterdeck.core.ids import NodeId, is_node_id
 from quarterdeck.core.inventories import Element, Inventory, Machine, OperatingSystem
 from quarterdeck.formats.inventory_json import Found, check_hostname
 
-MAX_BYTES = 64 * 1024 * 1024
+#: A document that means harm takes thirty times its length in memory.
+MAX_BYTES = 16 * 1024 * 1024
 _MEGABYTE = 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _LOCAL_NAMES = ("", "localhost", "127.0.0.1", "::1")

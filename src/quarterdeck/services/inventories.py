@@ -11,7 +11,7 @@ from quarterdeck.core import properties
 from quarterdeck.core.agent_requests import BadSignature, Signed, UnknownNode
 from quarterdeck.core.errors import Invalid
 from quarterdeck.core.events import InventoryChanged
-from quarterdeck.core.ids import NodeId
+from quarterdeck.core.ids import ROOT, NodeId
 from quarterdeck.core.nodes import AgentKey, KeyStatus, Node, NodeStatus
 from quarterdeck.core.properties import Property
 from quarterdeck.formats import agent, inventory_json, inventory_xml, signature
@@ -50,7 +50,7 @@ def receive_json(ctx: Context, data: bytes) -> Received:
         if parcel.kind != "inventory":
             raise Invalid(f"The parcel is a {parcel.kind}, not an inventory.")
         _require_signed_by_node(ctx, parcel)
-        found = inventory_json.parse(parcel.payload())
+        found = inventory_json.decode(parcel.body)
     except agent.BadDocument as error:
         raise Invalid(str(error)) from error
     if found.node != parcel.node:
@@ -86,6 +86,8 @@ def receive_xml(ctx: Context, xml: bytes, sign_file: bytes) -> Received:
 
 def _store(ctx: Context, found: Found, document: bytes, key: AgentKey | None) -> Received:
     """Let the node say what the inventory says; `key` is None when it stays what it is."""
+    if found.node == ROOT:
+        raise Invalid("The root node is this server itself; nobody sends inventories in its name.")
     ctx.store.by = Provenance(
         actor=f"node {found.node}", reason="Inventory received", request_id=ctx.store.by.request_id
     )

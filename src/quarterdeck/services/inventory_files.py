@@ -7,14 +7,14 @@ import gzip
 import io
 
 from quarterdeck.core.errors import Invalid, TooLarge
-from quarterdeck.formats import agent
+from quarterdeck.formats import inventory_xml
 from quarterdeck.services import inventories
 from quarterdeck.services.context import Context
 from quarterdeck.services.inventories import Received
 
 _GZIP = b"\x1f\x8b"
 #: Nothing that was unpacked is longer.
-MAX_BYTES = agent.MAX_PAYLOAD_BYTES
+MAX_BYTES = inventory_xml.MAX_BYTES
 
 
 def receive(ctx: Context, inventory: bytes, sign_file: bytes) -> Received:

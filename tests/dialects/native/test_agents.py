@@ -17,7 +17,7 @@ from tests.dialects.native.conftest import Native
 
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.nodes import KeyStatus, NodeStatus
-from quarterdeck.formats import agent, agent_file, signature
+from quarterdeck.formats import agent, agent_file, inventory_json, signature
 from quarterdeck.services import nodes
 
 
@@ -372,9 +372,22 @@ def test_an_inventory_tells_what_the_node_is(native: Native) -> None:
 def test_an_inventory_bomb_is_refused_before_it_fills_the_memory(native: Native) -> None:
     one = Agent()
     native.add(one)
-    bomb = gzip.compress(b" " * (agent.MAX_PAYLOAD_BYTES + 1))
+    bomb = gzip.compress(b'{"format": 1, "software": [' + b"{}," * (agent.MAX_PAYLOAD_BYTES // 4) + b"{}]}")
 
-    assert refused(native.post(one, agent.PATH_INVENTORIES, one.wrap("inventory", bomb))) == (400, "invalid")
+    answer = native.post(one, agent.PATH_INVENTORIES, one.wrap("inventory", bomb))
+
+    assert refused(answer) == (400, "invalid")
+    assert answer.json()["message"] == f"The inventory is larger than {inventory_json.MAX_BYTES} bytes."
+
+
+@pytest.mark.parametrize(
+    "body", [b"garbage", gzip.compress(b"{}")[:-4], gzip.compress(b"[1]"), gzip.compress(b"{"), gzip.compress(b"\xff")]
+)
+def test_an_inventory_that_cannot_be_read_is_invalid(native: Native, body: bytes) -> None:
+    one = Agent()
+    native.add(one)
+
+    assert refused(native.post(one, agent.PATH_INVENTORIES, one.wrap("inventory", body))) == (400, "invalid")
 
 
 def test_an_inventory_about_another_node_is_refused(native: Native) -> None:

@@ -54,7 +54,7 @@ def deliver_report(ctx: Context, request: Request) -> Answer:
     return envelope.success({"status": "received"}, status=202)
 
 
-@section.operation("deliverInventory", "POST", "/agent/1/inventories", right=None, max_body=_INVENTORY_BYTES)
+@section.operation("deliverInventory", "POST", "/agent/1/inventories", right=None, max_body=_INVENTORY_BYTES, long=True)
 def deliver_inventory(ctx: Context, request: Request) -> Answer:
     """Deliver a signed inventory; answered once it is kept."""
     inventories.receive_parcel(ctx, parts.of(request).gate, _signed(request), request.body)

@@ -27,7 +27,7 @@ def queue_information(ctx: Context, request: Request) -> Answer:
     return envelope.error(429, request, action="queueInformation", details=details)
 
 
-@section.operation("uploadInventory", "POST", "/inventories/upload", right="inventory.write", since=12)
+@section.operation("uploadInventory", "POST", "/inventories/upload", right="inventory.write", since=12, long=True)
 def upload_inventory(ctx: Context, request: Request) -> Reply:
     """Take an inventory and its signature, plain or compressed."""
     sent = {part.name: part for part in body.parts(request)} if request.content_type == "multipart/form-data" else {}
