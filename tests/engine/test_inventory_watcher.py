@@ -16,6 +16,7 @@ from tests.common import genuine
 from quarterdeck.core.accounts import SYSTEM
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.core.nodes import NodeStatus
+from quarterdeck.engine import inventory_watcher
 from quarterdeck.engine.inventory_watcher import InventoryWatcher
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Database, Provenance
@@ -101,6 +102,32 @@ def test_what_is_no_inventory_is_refused(content: bytes, database: Database, tmp
     assert watcher.look() == 0
 
     assert "bad.ocs" in names(tmp_path, "failed")
+
+
+def test_a_very_long_name_does_not_stop_the_others(database: Database, tmp_path: Path) -> None:
+    watcher = watcher_of(database, tmp_path)
+    long = "a" * 245 + ".ocs"
+    drop(tmp_path, long, b"no xml")
+    drop(tmp_path, "good.ocs", genuine.inventory(NODE, "node1.example.com"))
+
+    assert watcher.look() == 1
+
+    assert long in names(tmp_path, "failed")
+    assert names(tmp_path, "incoming") == []
+
+
+def test_of_what_was_refused_only_the_newest_is_kept(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory_watcher, "MAX_FAILED", 6)
+    watcher = watcher_of(database, tmp_path)
+    for number in range(5):
+        drop(tmp_path, f"bad{number}.ocs", b"no xml")
+        watcher.look()
+
+    kept = names(tmp_path, "failed")
+    assert len(kept) == 6
+    assert {"bad3.ocs", "bad4.ocs", "bad4.ocs.sign"} <= set(kept)
 
 
 def test_an_inventory_waits_for_its_signature_but_not_for_ever(database: Database, tmp_path: Path) -> None:

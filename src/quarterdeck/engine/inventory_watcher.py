@@ -31,6 +31,10 @@ UnitOfWork = Callable[[], AbstractContextManager[Context]]
 INCOMING = ("incoming", "accepted-nodes-updates")
 RECEIVED = "received"
 FAILED = "failed"
+#: Files, logs included, that are kept of what was refused.
+MAX_FAILED = 3_000
+#: Of a name that gets an ending; no name is longer than 255 bytes.
+_NAME_KEPT = 50
 _ENDINGS = (".xml", ".ocs", ".xml.gz", ".ocs.gz")
 _SIGNATURE_ENDINGS = (".sign", ".sign.gz")
 #: `_2026-11-21_21-30-00` or the like before the ending: received files overwrite those of the same node
@@ -115,7 +119,7 @@ class InventoryWatcher:
     def _dropped(self) -> Iterator[_Dropped]:
         for name in INCOMING:
             for path in sorted((self.directory / name).iterdir()):
-                if path.is_file() and path.name.endswith(_ENDINGS):
+                if path.is_file() and not path.is_symlink() and path.name.endswith(_ENDINGS):
                     yield _Dropped(path, _signature_of(path))
 
     def _lost_signatures(self) -> Iterator[Path]:
@@ -152,15 +156,23 @@ class InventoryWatcher:
     def _refuse(self, dropped: _Dropped, reason: str) -> None:
         log.warning("refused the inventory %s: %s", dropped.inventory, reason)
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        told = self.directory / FAILED / f"{dropped.inventory.name}.reject-{stamp}.log"
+        told = self.directory / FAILED / f"{dropped.inventory.name[:_NAME_KEPT]}.reject-{stamp}.log"
         told.write_text(f"{reason}\n", encoding="utf-8")
         self._move(dropped, FAILED, dated=True)
+        _keep_newest(self.directory / FAILED, MAX_FAILED)
 
     def _move(self, dropped: _Dropped, place: str, *, dated: bool) -> None:
         for path in dropped:
             if path is not None:
                 name = path.name if dated else _DATE.sub("", path.name)
                 path.replace(self.directory / place / name)
+
+
+def _keep_newest(directory: Path, number: int) -> None:
+    """Forget the oldest files beyond a number."""
+    found = sorted(directory.iterdir(), key=lambda path: path.lstat().st_ctime_ns)
+    for path in found[: max(0, len(found) - number)]:
+        path.unlink()
 
 
 def _signature_of(inventory: Path) -> Path | None:
