@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import tarfile
@@ -180,3 +181,14 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 def test_a_date_without_zone_is_in_utc() -> None:
     assert commands.moment("2027-01-31") == datetime(2027, 1, 31, tzinfo=UTC)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_data_directory_of_a_user_without_account_gets_a_sentence(tmp_path: Path) -> None:
+    os.chown(tmp_path, 54321, 54321)
+
+    done = quarterdeckd("token", "list", "--data-dir", str(tmp_path))
+
+    assert done.returncode != 0
+    assert "belongs to user id 54321, which this machine has no account for" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -90,7 +90,13 @@ def _become_owner(data_dir: Path) -> None:
             "another one with --data-dir."
         )
     if os.geteuid() == 0 and owner != 0:
-        account = pwd.getpwuid(owner)
+        try:
+            account = pwd.getpwuid(owner)
+        except KeyError:
+            raise Unavailable(
+                f"The data directory {data_dir} belongs to user id {owner}, which this machine has no account for: "
+                "give it to the user that quarterdeckd is to run as."
+            ) from None
         os.initgroups(account.pw_name, account.pw_gid)
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)
