@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy
 
 from quarterdeck.core.errors import Unavailable
+from quarterdeck.storage import driver
 from quarterdeck.storage.database import Database, Provenance
 
 
@@ -20,3 +21,22 @@ def test_errors_do_not_tell_what_was_to_be_written(postgres_url: str) -> None:
 
     assert caught.value.detail
     assert "the-password-hash" not in caught.value.detail
+
+
+def test_a_connection_lost_beneath_sqlalchemy_is_unavailable(postgres_url: str) -> None:
+    database = Database(postgres_url, pool_size=2)
+    other = Database(postgres_url, pool_size=1)
+
+    with pytest.raises(Unavailable), database.unit_of_work(Provenance(actor="tests")) as store:
+        raw = driver.raw_connection(store)
+        pid = raw.info.backend_pid
+        with other.engine.connect() as connection:
+            connection.execute(sqlalchemy.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        with driver.translated(), raw.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    # The pool has noticed: the next unit of work gets a connection that lives.
+    with database.unit_of_work(Provenance(actor="tests")) as store:
+        assert store.run(sqlalchemy.text("SELECT 1")).scalar() == 1
+    database.close()
+    other.close()

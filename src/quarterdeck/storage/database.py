@@ -121,8 +121,15 @@ class Store:
 
     def _release(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is None:
+            return
+        try:
             connection.close()
+        except sqlalchemy.exc.DBAPIError:
+            # It was lost beneath SQLAlchemy, which tried to roll it back: the server has done that by itself.
+            if not connection.closed:
+                connection.invalidate()
+                connection.close()
 
     @cached_property
     def now(self) -> datetime:
