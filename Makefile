@@ -54,7 +54,7 @@ test: setup $(if $(T),,test-pg15) ## Run all tests, those of the storage also on
 
 .PHONY: test-pg15
 test-pg15: setup ## Run the tests of the storage on a private PostgreSQL 15 of the system
-	$(BIN)/python -m tools.postgresql15 $(BIN)/python -m pytest -n auto -q --ignore tests/storage/test_embedded.py tests/storage tests/services tests/dialects
+	$(BIN)/python -m tools.postgresql15 $(BIN)/python -m pytest -n auto -q --ignore tests/storage/test_embedded.py tests/storage tests/services
 
 .PHONY: ledger
 ledger: setup ## Write docs/api/ and docs/settings.md from the code
