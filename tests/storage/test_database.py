@@ -23,17 +23,22 @@ def test_errors_do_not_tell_what_was_to_be_written(postgres_url: str) -> None:
     assert "the-password-hash" not in caught.value.detail
 
 
-def test_a_connection_lost_beneath_sqlalchemy_is_unavailable(postgres_url: str) -> None:
-    database = Database(postgres_url, pool_size=2)
-    other = Database(postgres_url, pool_size=1)
-
-    with pytest.raises(Unavailable), database.unit_of_work(Provenance(actor="tests")) as store:
+def lose_the_connection(database: Database, other: Database) -> None:
+    """End a unit of work's connection where only the driver notices."""
+    with database.unit_of_work(Provenance(actor="tests")) as store:
         raw = driver.raw_connection(store)
-        pid = raw.info.backend_pid
         with other.engine.connect() as connection:
-            connection.execute(sqlalchemy.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+            terminate = sqlalchemy.text("SELECT pg_terminate_backend(:pid)")
+            connection.execute(terminate, {"pid": raw.info.backend_pid})
         with driver.translated(), raw.cursor() as cursor:
             cursor.execute("SELECT 1")
+
+
+def test_a_connection_lost_beneath_sqlalchemy_is_unavailable(postgres_url: str) -> None:
+    database, other = Database(postgres_url, pool_size=2), Database(postgres_url, pool_size=1)
+
+    with pytest.raises(Unavailable):
+        lose_the_connection(database, other)
 
     # The pool has noticed: the next unit of work gets a connection that lives.
     with database.unit_of_work(Provenance(actor="tests")) as store:
