@@ -48,6 +48,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         with contextlib.suppress(FileNotFoundError):
             _remove_when_stopped(_run_directory())
+        # Only now: a worker that ends early must not take it from the others.
+        if external := os.environ.get(EXTERNAL_VARIABLE):
+            _drop(_plain(external), _template_name())
 
 
 def _run_directory() -> Path:
@@ -104,7 +107,7 @@ def postgres_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: str) -> str:
     """Name of a database in the newest schema, made once a run by whoever comes first."""
-    name = f"quarterdeck_template_{os.environ[RUN_VARIABLE]}"
+    name = _template_name()
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", [TEMPLATE_LOCK])
         found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()
@@ -118,6 +121,10 @@ def postgres_template(postgres_server: str) -> str:
             rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
             connection.execute(rename.format(sql.Identifier(making), sql.Identifier(name)))
     return name
+
+
+def _template_name() -> str:
+    return f"quarterdeck_template_{os.environ[RUN_VARIABLE]}"
 
 
 def _upgrade(url: str) -> None:
@@ -141,10 +148,6 @@ def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
     """This worker's own migrated database."""
     with database_from(postgres_server, postgres_template, "worker") as url:
         yield url
-    if os.environ.get(EXTERNAL_VARIABLE):
-        # A worker that comes later makes it again; one that is copying it keeps it.
-        with contextlib.suppress(psycopg.errors.ObjectInUse):
-            _drop(postgres_server, postgres_template)
 
 
 @pytest.fixture
