@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from quarterdeck.core.accounts import Account
 from quarterdeck.core.errors import Unauthenticated
+from quarterdeck.services import accounts
 from quarterdeck.storage.database import Store
 
 
@@ -14,7 +13,7 @@ def account_of_token(store: Store, token: str) -> Account:
     """The account that a token belongs to. Raises Unauthenticated, with one sentence that says why."""
     if not token:
         raise Unauthenticated("A token is needed.")
-    account = store.accounts.by_token(token_digest(token))
+    account = store.accounts.by_token(accounts.secret_digest(token))
     if account is None:
         raise Unauthenticated("The token is not known.")
     if not account.enabled:
@@ -22,8 +21,3 @@ def account_of_token(store: Store, token: str) -> Account:
     if not account.usable(store.now):
         raise Unauthenticated("The token has expired.")
     return account
-
-
-def token_digest(token: str) -> bytes:
-    """What is kept of a token."""
-    return hashlib.sha256(token.encode()).digest()
