@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a node of a project is reached: what its attributes, its project and the server's settings say together.
+
+Opening the connection is `engine/ssh.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from quarterdeck.core.errors import Invalid
+from quarterdeck.core.projects import Project
+from quarterdeck.core.resources import Resource
+
+#: What happens to the key of a host that nobody has approved: it is kept and trusted from then on, or refused until
+#: somebody approves it. A key that differs from the one that is kept is refused either way.
+HostKeyPolicy = Literal["first-use", "approve"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """A host (name or address, no brackets) and its port."""
+
+    host: str
+    port: int = 22
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == 22 else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One machine on the way, and as whom."""
+
+    address: Address
+    username: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What the server's settings say where neither the node nor its project does; times in seconds, 0 is no limit."""
+
+    username: str = ""
+    key_path: str = ""
+    connect_seconds: float = 30.0
+    host_keys: HostKeyPolicy = "first-use"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """Everything that decides how a node is reached. Secrets are named here, not held."""
+
+    node: str
+    project: str
+    hop: Hop
+    #: hosts to pass through, in this order
+    jumps: tuple[Hop, ...] = ()
+    key_path: str = ""
+    key_secret: str = ""  #: name of the secret that holds the private key itself
+    passphrase_secret: str = ""  #: name of the secret that opens the private key
+    agent: bool = False  #: offer the keys of the server's own SSH agent
+    connect_seconds: float = 30.0
+    run_seconds: float = 0.0
+    copy_directory: str = "/tmp"  # noqa: S108  # where the peer puts scripts on nodes
+    host_keys: HostKeyPolicy = "first-use"
+
+
+def connection(resource: Resource, project: Project, defaults: Defaults) -> Connection:
+    """How to reach the resource: its own attributes first, then `project.NAME`, then the defaults. Raises Invalid."""
+    get = _Getter(resource.attributes, project)
+    user, address = _hop(resource.hostname)
+    username = resource.username or user or get("ssh-user") or defaults.username
+    if not address.host:
+        raise Invalid(f"Hostname must be set to connect to remote node '{resource.name}'")
+    if not username:
+        raise Invalid(f"Username must be set to connect to remote node '{resource.name}'")
+    if port := get("ssh-port"):
+        address = Address(address.host, _port(port))
+    return Connection(
+        node=resource.name,
+        project=project.name,
+        hop=Hop(address, username),
+        jumps=_jumps(get("ssh-jump-host"), username),
+        key_path=get("ssh-keypath") or defaults.key_path,
+        key_secret=get("ssh-key-secret"),
+        passphrase_secret=get("ssh-passphrase-secret"),
+        agent=get("ssh-agent").lower() in ("true", "yes"),
+        connect_seconds=_seconds(get("ssh-connect-timeout"), defaults.connect_seconds),
+        run_seconds=_seconds(get("ssh-command-timeout"), 0.0),
+        copy_directory=get("file-copy-destination-dir") or "/tmp",  # noqa: S108  # as above
+        host_keys=_policy(get("ssh-host-keys"), defaults.host_keys),
+    )
+
+
+class _Getter:
+    def __init__(self, attributes: Mapping[str, str], project: Project) -> None:
+        self._attributes, self._project = attributes, project
+
+    def __call__(self, name: str) -> str:
+        return self._attributes.get(name, "").strip() or self._project.get(f"project.{name}")
+
+
+def _jumps(text: str, username: str) -> tuple[Hop, ...]:
+    """`user@host:port`, several separated by commas; without a user the one of the node."""
+    hops = (_hop(part.strip()) for part in text.split(",") if part.strip())
+    return tuple(Hop(address, user or username) for user, address in hops)
+
+
+def _hop(text: str) -> tuple[str, Address]:
+    """User ("" for none) and address of `user@host:port`, `[::1]:22` or a bare host."""
+    user, _, rest = text.strip().rpartition("@")
+    if rest.startswith("["):
+        host, _, port = rest[1:].partition("]")
+        port = port.removeprefix(":")
+    elif rest.count(":") == 1:
+        host, _, port = rest.partition(":")
+    else:
+        host, port = rest, ""
+    return user, Address(host, _port(port) if port else 22)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise Invalid(f"'{text}' is no port")
+    return int(text)
+
+
+def _seconds(text: str, default: float) -> float:
+    if not text:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 10**7:
+        raise Invalid(f"'{text}' is no number of seconds")
+    return seconds
+
+
+def _policy(text: str, default: HostKeyPolicy) -> HostKeyPolicy:
+    match text:
+        case "":
+            return default
+        case "first-use" | "approve":
+            return text
+    raise Invalid(f"ssh-host-keys is first-use or approve, not '{text}'")
