@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from quarterdeck.core import executions
 from quarterdeck.core.executions import AbortAnswer, Execution, NodeCounts, Outcome, Plan, State, StepState, Unit
+from quarterdeck.core.ids import AccountId
 from quarterdeck.core.jobs import Strategy
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -193,6 +194,7 @@ def test_what_an_execution_reads(ended: datetime | None, succeeded: bool, cancel
         id=1,
         project="p",
         user="u",
+        account_id=AccountId("a"),
         started=NOW,
         ended=ended,
         succeeded=succeeded,
@@ -212,6 +214,6 @@ def test_what_an_execution_reads(ended: datetime | None, succeeded: bool, cancel
     ],
 )
 def test_what_an_abort_is_told(ended: datetime | None, alive: bool, interruptible: bool, answer: AbortAnswer) -> None:
-    one = Execution(id=1, project="p", user="u", started=NOW, ended=ended)
+    one = Execution(id=1, project="p", user="u", account_id=AccountId("a"), started=NOW, ended=ended)
 
     assert executions.abort_answer(one, alive=alive, interruptible=interruptible) == answer

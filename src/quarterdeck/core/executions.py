@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from quarterdeck.core.ids import AccountId
 from quarterdeck.core.jobs import Strategy
 
 Kind = Literal["job", "adhoc"]
@@ -52,6 +53,7 @@ class Execution:
     project: str
     user: str
     started: datetime
+    account_id: AccountId  #: whose rights the run has
     kind: Kind = "job"
     job_id: int | None = None  #: None for ad-hoc runs and when the job was deleted
     ended: datetime | None = None
@@ -61,8 +63,12 @@ class Execution:
     description: str = ""
     argstring: str = ""
     loglevel: str = "INFO"
-    owner: str = ""  #: the worker that runs it; "" while it waits for one
-    epoch: int = 0  #: raised by every takeover
+    abort_at: datetime | None = None  #: when somebody asked it to end
+    nodes: tuple[str, ...] | None = None  #: in order of dispatch; None until they are known
+    nodes_succeeded: int = 0
+    nodes_failed: int = 0
+    owner: int | None = None  #: the worker that runs it; None while it waits for one
+    epoch: int = 0  #: raised by every change of owner
 
     @property
     def state(self) -> State:
@@ -72,6 +78,19 @@ class Execution:
         if self.succeeded:
             return State.SUCCEEDED
         return State.ABORTED if self.cancelled else State.FAILED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStep:
+    """One step on one node, as it is kept. `step` is a number, or a way through referenced jobs: `2[web1]/1`."""
+
+    step: str
+    node: str
+    state: StepState
+    begun: datetime
+    ended: datetime | None = None
+    exit_status: int | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

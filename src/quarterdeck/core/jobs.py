@@ -8,8 +8,10 @@ What makes a definition wrong is in `core/job_checks.py`; how documents spell it
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime
 from typing import Literal
 
+from quarterdeck.core.ids import AccountId
 from quarterdeck.core.node_filters import NodeFilter
 
 Strategy = Literal["node-first", "step-first"]
@@ -145,6 +147,48 @@ class Job:
     def full_name(self) -> str:
         """GROUP/NAME, or NAME without a group."""
         return f"{self.group}/{self.name}" if self.group else self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedJob:
+    """A job as it is kept; it has an id and a uuid. Times are aware; `next_run` is None without a schedule."""
+
+    job: Job
+    account_id: AccountId  #: who saved it last: a scheduled run is theirs
+    account_name: str
+    next_run: datetime | None = None
+    average_ms: int | None = None  #: over the last successful runs
+
+    @property
+    def id(self) -> int:
+        """The number by which clients know the job."""
+        assert self.job.id is not None
+        return self.job.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobHead:
+    """What lists of jobs show."""
+
+    id: int
+    uuid: str
+    name: str
+    group: str
+    project: str
+    description: str
+
+    @property
+    def full_name(self) -> str:
+        """GROUP/NAME, or NAME without a group."""
+        return f"{self.group}/{self.name}" if self.group else self.name
+
+
+def head(job: Job) -> JobHead:
+    """The head of a job that is kept."""
+    assert job.id is not None
+    return JobHead(
+        id=job.id, uuid=job.uuid, name=job.name, group=job.group, project=job.project, description=job.description
+    )
 
 
 def summary(step: Step) -> str:

@@ -49,11 +49,12 @@ def _kind(value: Any) -> str:
 
 def write(jobs: Iterable[Job]) -> bytes:
     """The document of these jobs; equal jobs give equal bytes."""
-    found = [_job(job) for job in jobs]
+    found = [tree(job) for job in jobs]
     return yaml_documents.written(found) if found else _NO_JOBS
 
 
-def _job(job: Job) -> dict[str, Any]:
+def tree(job: Job) -> dict[str, Any]:
+    """The job as the map that stands for it; `job_documents.draft` reads it."""
     return {
         **_set(id=job.id, uuid=job.uuid),
         "name": job.name,

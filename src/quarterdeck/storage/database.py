@@ -22,24 +22,36 @@ from sqlalchemy import Connection, CursorResult, Engine, Executable, Row
 from quarterdeck.core.errors import AlreadyExists, Conflict, Unavailable
 from quarterdeck.storage import driver
 from quarterdeck.storage.accounts import AccountTable
+from quarterdeck.storage.activities import ActivityTable
 from quarterdeck.storage.agent_requests import AgentRequestTable
 from quarterdeck.storage.categories import GroupCategoryTable, RuleCategoryTable
 from quarterdeck.storage.compliance import ComplianceTable
 from quarterdeck.storage.directives import DirectiveTable
 from quarterdeck.storage.enrolment import EnrolmentTokenTable
+from quarterdeck.storage.executions import ExecutionTable
 from quarterdeck.storage.fleet import FleetReader
 from quarterdeck.storage.generations import GenerationTable
 from quarterdeck.storage.groups import GroupTable
 from quarterdeck.storage.history import HistoryTable
+from quarterdeck.storage.host_keys import HostKeyTable
 from quarterdeck.storage.inventories import InventoryTable
+from quarterdeck.storage.jobs import JobTable
+from quarterdeck.storage.logs import LogTable
 from quarterdeck.storage.memberships import MembershipTable
 from quarterdeck.storage.nodes import NodeTable
+from quarterdeck.storage.notifications import NotificationTable
 from quarterdeck.storage.parameters import ParameterTable
 from quarterdeck.storage.policies import PolicyTable
+from quarterdeck.storage.projects import ProjectTable
 from quarterdeck.storage.reports import ReportTable
+from quarterdeck.storage.resources import ResourceTable
 from quarterdeck.storage.rules import RuleTable
+from quarterdeck.storage.sealing import Sealer
+from quarterdeck.storage.secrets import SecretTable
+from quarterdeck.storage.sessions import SessionTable
 from quarterdeck.storage.settings import SettingsTable
 from quarterdeck.storage.techniques import TechniqueTable
+from quarterdeck.storage.workers import WorkerTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +64,14 @@ class Provenance:
 
 
 class Database:
-    """An engine with a bounded pool. `url` is a PostgreSQL URL; `pool_size` connections at most."""
+    """An engine with a bounded pool. `url` is a PostgreSQL URL; `pool_size` connections at most.
 
-    def __init__(self, url: str, *, pool_size: int = 16) -> None:
+    Without `secret_key` nothing that is sealed can be read or written.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 16, secret_key: bytes | None = None) -> None:
         self.url = url
+        self.sealer = Sealer(secret_key)
         self.engine: Engine = sqlalchemy.create_engine(
             _with_driver(url),
             pool_size=pool_size,
@@ -69,7 +85,7 @@ class Database:
     @contextmanager
     def unit_of_work(self, by: Provenance) -> Iterator[Store]:
         """A store that is rolled back at the end unless somebody committed it."""
-        store = Store(self.engine, by)
+        store = Store(self.engine, by, self.sealer)
         try:
             yield store
         finally:
@@ -83,10 +99,11 @@ class Database:
 class Store:
     """One unit of work; see the module."""
 
-    def __init__(self, engine: Engine, by: Provenance) -> None:
+    def __init__(self, engine: Engine, by: Provenance, sealer: Sealer) -> None:
         self._engine = engine
         self._connection: Connection | None = None
         self.by = by
+        self.sealer = sealer
 
     @property
     def connection(self) -> Connection:
@@ -215,6 +232,50 @@ class Store:
     @cached_property
     def generations(self) -> GenerationTable:
         return GenerationTable(self)
+
+    @cached_property
+    def activities(self) -> ActivityTable:
+        return ActivityTable(self)
+
+    @cached_property
+    def executions(self) -> ExecutionTable:
+        return ExecutionTable(self)
+
+    @cached_property
+    def host_keys(self) -> HostKeyTable:
+        return HostKeyTable(self)
+
+    @cached_property
+    def jobs(self) -> JobTable:
+        return JobTable(self)
+
+    @cached_property
+    def notifications(self) -> NotificationTable:
+        return NotificationTable(self)
+
+    @cached_property
+    def projects(self) -> ProjectTable:
+        return ProjectTable(self)
+
+    @cached_property
+    def resources(self) -> ResourceTable:
+        return ResourceTable(self)
+
+    @cached_property
+    def secrets(self) -> SecretTable:
+        return SecretTable(self)
+
+    @cached_property
+    def sessions(self) -> SessionTable:
+        return SessionTable(self)
+
+    @cached_property
+    def workers(self) -> WorkerTable:
+        return WorkerTable(self)
+
+    @cached_property
+    def logs(self) -> LogTable:
+        return LogTable(self)
 
 
 @contextmanager

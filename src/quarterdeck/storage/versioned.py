@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class VersionedTable(Generic[T]):
-    """A table whose rows are core objects with one text key and a history."""
+    """A table whose rows are core objects with one key and a history."""
 
     table: ClassVar[Table]
     #: what history rows call it
@@ -42,13 +42,13 @@ class VersionedTable(Generic[T]):
         """The object of a row."""
         raise NotImplementedError
 
-    def find(self, key: str, *, lock: bool = False) -> T | None:
+    def find(self, key: Any, *, lock: bool = False) -> T | None:
         """The object, or None. `lock` keeps others from changing it until the end of the unit of work."""
         query = sqlalchemy.select(self.table).where(self.table.c[self.key] == key)
         row = self._store.run(query.with_for_update() if lock else query).first()
         return self.from_row(row) if row is not None else None
 
-    def get(self, key: str, *, lock: bool = False) -> T:
+    def get(self, key: Any, *, lock: bool = False) -> T:
         """The object. Raises NotFound."""
         found = self.find(key, lock=lock)
         if found is None:
@@ -88,11 +88,11 @@ class VersionedTable(Generic[T]):
         row = self.to_row(thing)
         self._update(row)
 
-    def remove(self, key: str) -> None:
+    def remove(self, key: Any) -> None:
         """Forget the object; its history stays. Nothing happens when it does not exist."""
         done = self._store.run(sqlalchemy.delete(self.table).where(self.table.c[self.key] == key))
         if done.rowcount:
-            self._store.history.append(self.kind, key, "deleted", None)
+            self._store.history.append(self.kind, str(key), "deleted", None)
 
     def _update(self, row: Mapping[str, Any]) -> None:
         key = row[self.key]
@@ -100,13 +100,17 @@ class VersionedTable(Generic[T]):
         before = self._store.run(query.with_for_update()).first()
         if before is None:
             raise NotFound(self.not_found.format(id=key))
-        if all(before._mapping[name] == value for name, value in row.items()):  # noqa: SLF001  # public API of Row
+        if self.unchanged(before._mapping, row):  # noqa: SLF001  # public API of Row
             return
         self._store.run(sqlalchemy.update(self.table).where(self.table.c[self.key] == key).values(row))
         self._record(row, "modified")
 
     def _record(self, row: Mapping[str, Any], change: str) -> None:
-        self._store.history.append(self.kind, row[self.key], change, self.history_row(row))
+        self._store.history.append(self.kind, str(row[self.key]), change, self.history_row(row))
+
+    def unchanged(self, before: Mapping[Any, Any], row: Mapping[str, Any]) -> bool:
+        """Whether the columns say what they said; a noun whose columns look different each time says how to tell."""
+        return all(before[name] == value for name, value in row.items())
 
     def history_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """What history keeps of a row; a noun with secrets or with unversioned columns narrows it."""

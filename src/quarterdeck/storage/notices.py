@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Short messages between processes, and the sign that a worker lives: one connection of each process for both.
+
+A notice is sent when the unit of work commits and reaches whoever listens at that moment; it only saves waiting, so
+everybody who listens also looks from time to time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import sqlalchemy
+from sqlalchemy import make_url
+
+from quarterdeck.storage.workers import LOCK_CLASS
+
+if TYPE_CHECKING:
+    from quarterdeck.storage.database import Store
+
+log = logging.getLogger(__name__)
+
+_CHANNEL = "quarterdeck"
+_RECONNECT_SECONDS = 1.0
+#: A host that is gone is noticed after idle + count x interval seconds, on both sides.
+_KEEPALIVE: dict[str, Any] = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+
+
+def execution_changed(store: Store, execution_id: int) -> None:
+    """Tell everybody that something about an execution is new, when this unit of work commits."""
+    _send(store, f"execution {execution_id}")
+
+
+def schedules_changed(store: Store) -> None:
+    """Tell the workers that schedules are due at other times, when this unit of work commits."""
+    _send(store, "schedules")
+
+
+def _send(store: Store, text: str) -> None:
+    store.run(sqlalchemy.select(sqlalchemy.func.pg_notify(_CHANNEL, text)))
+
+
+async def listen(url: str, *, worker: int | None = None) -> AsyncIterator[str]:
+    """Notices as they come, for ever; "" whenever the connection is new and something may have been missed.
+
+    With `worker` the connection holds that worker's advisory lock. A lost database is waited for.
+    """
+    while True:
+        try:
+            async with await _connect(url) as connection:
+                await connection.execute(f"LISTEN {_CHANNEL}")
+                if worker is not None:
+                    await connection.execute("SELECT pg_advisory_lock(%s, %s)", [LOCK_CLASS, worker])
+                yield ""
+                async for notice in connection.notifies():
+                    yield notice.payload
+        except psycopg.Error as error:
+            log.warning("the database is out of reach; trying again: %s", error)
+        await asyncio.sleep(_RECONNECT_SECONDS)
+
+
+async def _connect(url: str) -> psycopg.AsyncConnection[tuple[object, ...]]:
+    target = make_url(url).set(drivername="postgresql")
+    plain = target.render_as_string(hide_password=False)
+    connection = await psycopg.AsyncConnection.connect(
+        plain, autocommit=True, application_name="quarterdeck listener", **_KEEPALIVE
+    )
+    # The server's side too: a worker on a lost host must not seem to live for hours.
+    await connection.execute(
+        "SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false), "
+        "set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '11000', false)"
+    )
+    return connection

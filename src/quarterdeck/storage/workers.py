@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workers that run executions: who there is, and whether one still lives.
+
+A worker lives as long as a connection of its holds the advisory lock of its id (`storage/notices.py`), which
+PostgreSQL frees at once when the worker is killed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import sqlalchemy
+
+from quarterdeck.storage.tables import workers
+
+if TYPE_CHECKING:
+    from quarterdeck.storage.database import Store
+
+#: First half of the advisory lock of a worker; the second is its id.
+LOCK_CLASS = 0x5144
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """A worker and where it runs."""
+
+    id: int
+    host: str
+    pid: int
+    started_at: datetime
+    draining: bool
+
+
+class WorkerTable:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def add(self, host: str, pid: int) -> int:
+        """Register a new worker; returns its id."""
+        statement = sqlalchemy.insert(workers).values(host=host, pid=pid, started_at=self._store.now, draining=False)
+        return int(self._store.run(statement.returning(workers.c.id)).scalar_one())
+
+    def all(self) -> list[WorkerRecord]:
+        """Every worker that is not forgotten, by id."""
+        rows = self._store.rows(sqlalchemy.select(workers).order_by(workers.c.id))
+        return [
+            WorkerRecord(id=row.id, host=row.host, pid=row.pid, started_at=row.started_at, draining=row.draining)
+            for row in rows
+        ]
+
+    def find(self, worker: int) -> WorkerRecord | None:
+        """One worker."""
+        return next((one for one in self.all() if one.id == worker), None)
+
+    def is_gone(self, worker: int) -> bool:
+        """Whether nobody holds its lock. Until the end of this unit of work nobody can come back as it."""
+        query = sqlalchemy.select(sqlalchemy.func.pg_try_advisory_xact_lock(LOCK_CLASS, worker))
+        return bool(self._store.run(query).scalar())
+
+    def drain(self, worker: int, *, draining: bool = True) -> None:
+        """Let a worker begin nothing more, or begin again."""
+        self._store.run(sqlalchemy.update(workers).where(workers.c.id == worker).values(draining=draining))
+
+    def forget(self, worker: int) -> None:
+        """Remove one that is gone."""
+        self._store.run(sqlalchemy.delete(workers).where(workers.c.id == worker))
