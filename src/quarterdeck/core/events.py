@@ -74,6 +74,13 @@ class InventoryChanged:
     node: NodeId
 
 
+@dataclass(frozen=True, slots=True)
+class ExecutionEnded:
+    """An execution of a job or an ad-hoc command has its final state."""
+
+    execution: int
+
+
 Event = (
     RuleChanged
     | DirectiveChanged
@@ -86,4 +93,5 @@ Event = (
     | NodeChanged
     | NodeRemoved
     | InventoryChanged
+    | ExecutionEnded
 )

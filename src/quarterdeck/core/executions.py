@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import enum
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from quarterdeck.core.errors import Conflict
 from quarterdeck.core.ids import AccountId
 from quarterdeck.core.jobs import Strategy
 
@@ -138,6 +139,38 @@ class NodeCounts:
     total: int
     failed: int
     succeeded: int
+
+
+def counts_of(nodes: Sequence[str], steps: Iterable[NodeStep]) -> NodeCounts:
+    """The counts that the kept steps tell: a node without a step that ended well is neither."""
+    states: dict[str, set[StepState]] = {}
+    for one in steps:
+        if "/" not in one.step:
+            states.setdefault(one.node, set()).add(one.state)
+    failed = sum(1 for found in states.values() if found - {StepState.SUCCEEDED})
+    return NodeCounts(len(nodes), failed, len(states) - failed)
+
+
+def of_failed_nodes(before: Execution, steps: Iterable[NodeStep], count: int) -> Execution:
+    """A run like an ended one, on those of its nodes on which not all `count` steps succeeded. Raises Conflict."""
+    if before.ended is None:
+        raise Conflict(f"Execution {before.id} has not ended.")
+    done = Counter(one.node for one in steps if "/" not in one.step and one.state is StepState.SUCCEEDED)
+    again = tuple(node for node in before.nodes or () if done[node] < count)
+    if not again:
+        raise Conflict(f"Execution {before.id} has no node on which it did not succeed.")
+    return Execution(
+        id=0,
+        project=before.project,
+        user=before.user,
+        account_id=before.account_id,
+        started=before.started,
+        kind=before.kind,
+        job_id=before.job_id,
+        argstring=before.argstring,
+        loglevel=before.loglevel,
+        nodes=again,
+    )
 
 
 def plan(

@@ -6,8 +6,9 @@ Where resources come from (documents, the inventory, the server's own node) is d
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 #: RunDeck's name of an attribute -> our field. Documents write camel case, filters and contexts write dashes.
 _FIELDS = {
@@ -30,6 +31,8 @@ _CONTEXT_NAMES = (
     *("name", "hostname", "username", "description"),
     *("tags", "os-name", "os-family", "os-arch", "os-version"),
 )
+
+_ID_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,23 @@ class Resource:
             if value := self.get(name):
                 yield name, value
         yield from ((name, value) for name, value in sorted(self.attributes.items()) if value)
+
+
+def is_own(name: str) -> bool:
+    """Whether an attribute of this name is one of the fields, so that no free one can be called so."""
+    return name == "tags" or name in _FIELDS
+
+
+def named(some: Iterable[tuple[str, Resource]], taken: Iterable[str]) -> list[Resource]:
+    """Resources of the inventory, each with its node's id, under names that are unique in a project.
+
+    The name is the host name if nobody else has it; else `~` and eight characters of the id follow. What has a name
+    in `taken` (a document's) is left out: there the document speaks for the node.
+    """
+    pairs, known = list(some), set(taken)
+    count = Counter(one.name for _, one in pairs)
+    called = ((one, one.name if count[one.name] == 1 else f"{one.name}~{node[:_ID_SHOWN]}") for node, one in pairs)
+    return [replace(one, name=name) for one, name in called if name not in known]
 
 
 def merged(resources: Iterable[Resource]) -> list[Resource]:

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import Lifespan
 
+from quarterdeck.core.sites import Site
 from quarterdeck.storage.database import Database
 from quarterdeck.web.runner import ROOM_BYTES, Dialect, Room, Runner
 
@@ -19,13 +20,18 @@ def mount(
     database: Database,
     *,
     threads: int,
+    site: Site | None = None,
     lifespan: Lifespan[Starlette] | None = None,
 ) -> Starlette:
     """One ASGI application that serves each dialect below its prefix, on one bounded set of threads."""
     limiter = anyio.CapacityLimiter(threads)
     room = Room(max(ROOM_BYTES, 2 * max(dialect.max_body for dialect in dialects.values())))
+    here = site or Site()
     routes = [
-        Mount(prefix, app=Runner(dialect=dialect, database=database, prefix=prefix, threads=limiter, room=room))
+        Mount(
+            prefix,
+            app=Runner(dialect=dialect, database=database, prefix=prefix, threads=limiter, room=room, site=here),
+        )
         for prefix, dialect in dialects.items()
     ]
     return Starlette(routes=routes, lifespan=lifespan)

@@ -12,12 +12,13 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from quarterdeck.core import accounts
 from quarterdeck.core.errors import Conflict, Unavailable
+from quarterdeck.core.sites import Site
 from quarterdeck.engine import generation
 from quarterdeck.services import compliance, group_refresh, housekeeping, policies, reactions
 from quarterdeck.services.context import Context
@@ -40,13 +41,14 @@ class Worker:
 
     database: Database
     processes: int
+    site: Site = field(default_factory=Site)
 
     @contextmanager
     def unit_of_work(self, task: str) -> Iterator[Context]:
         """A unit of work in the server's own name; commits, with all that follows, when it is left without an error."""
         by = Provenance(actor=accounts.SYSTEM.name, reason=task)
         with self.database.unit_of_work(by) as store:
-            ctx = Context(account=accounts.SYSTEM, store=store)
+            ctx = Context(account=accounts.SYSTEM, store=store, site=self.site)
             yield ctx
             reactions.follow(ctx)
             store.commit()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Context: who asks, why, at what time, on which unit of work. Every service function takes one first.
+"""Context: who asks, why, at what time, at which site, on which unit of work. Every service function takes one first.
 
 What follows from a change is not called here: a service emits an event, and whoever commits the unit
 of work lets `reactions.follow` do the rest before it commits.
@@ -13,6 +13,7 @@ from datetime import datetime
 from quarterdeck.core import accounts
 from quarterdeck.core.accounts import Account
 from quarterdeck.core.events import Event
+from quarterdeck.core.sites import Site
 from quarterdeck.storage.database import Store
 
 
@@ -20,6 +21,7 @@ from quarterdeck.storage.database import Store
 class Context:
     account: Account
     store: Store
+    site: Site = field(default_factory=Site)
     events: list[Event] = field(default_factory=list)
 
     @property

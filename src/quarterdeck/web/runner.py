@@ -22,6 +22,7 @@ from quarterdeck.core import accounts
 from quarterdeck.core.accounts import Account
 from quarterdeck.core.errors import Invalid, NotFound, QuarterdeckError, TooLarge, Unavailable
 from quarterdeck.core.ids import AccountId
+from quarterdeck.core.sites import Site
 from quarterdeck.services import reactions
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Database, Provenance, Store
@@ -99,6 +100,7 @@ class Runner:
     database: Database
     prefix: str
     threads: anyio.CapacityLimiter
+    site: Site = field(default_factory=Site)
     #: operations whose row says `long` take turns, so that many of them at once leave threads to the others
     long_ones: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_LONG_ONES))
     room: Room = field(default_factory=Room)
@@ -136,7 +138,7 @@ class Runner:
             # Only now: the reason may stand in the body, which nobody reads for strangers.
             reason = self.dialect.reason(request)
             store.by = Provenance(actor=account.name, reason=reason, request_id=request.request_id)
-            ctx = Context(account=account, store=store)
+            ctx = Context(account=account, store=store, site=self.site)
             reply = operation.handler(ctx, request)
             reactions.follow(ctx)
             store.commit()
