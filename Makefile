@@ -50,6 +50,7 @@ fix: setup ## Format, and mend what the linter can mend
 
 .PHONY: test
 test: setup $(if $(T),,test-pg15) ## Run all tests, those of the storage also on PostgreSQL 15 (T=tests/core for some)
+	@PATH="$$PATH:/usr/sbin" command -v sshd >/dev/null || tools/system-packages openssh-server
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(T)
 
 .PHONY: test-pg15
