@@ -78,10 +78,11 @@ def create_user(ctx: Context, name: str, password: str, roles: frozenset[str]) -
 
 
 def set_password(ctx: Context, name: str, password: str) -> None:
-    """Replace a user's password. Raises NotFound, Invalid."""
+    """Replace a user's password; whoever is logged in with the old one is no longer. Raises NotFound, Invalid."""
     account = _named(ctx, name, "user")
     _check_grant(ctx, account)
     ctx.store.accounts.set_password(account.id, _hashed(password))
+    ctx.store.sessions.remove_of(account.id)
 
 
 def remove_user(ctx: Context, name: str) -> None:

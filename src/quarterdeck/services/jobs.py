@@ -97,10 +97,8 @@ def _import(ctx: Context, index: int, draft: Draft, duplicates: Duplicates) -> I
 
 def _present(ctx: Context, job: Job) -> SavedJob | None:
     """The one job that a document's means: by its uuid if it has one, else by its place and name."""
-    if job.uuid:
-        found = ctx.store.jobs.having(uuid=job.uuid)
-    else:
-        found = ctx.store.jobs.at(job.project, job.group, job.name)
+    table = ctx.store.jobs
+    found = table.having(uuid=job.uuid) if job.uuid else table.at(job.project, job.group, job.name)
     return found[0] if len(found) == 1 else None
 
 

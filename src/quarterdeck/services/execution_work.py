@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker asks for while it runs executions: taking one, its nodes and the ways to them, jobs it refers to.
+
+A run has the rights of the account that started it, as they are when it begins. What is decided here is kept by the
+caller's unit of work; running is the engine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+
+from quarterdeck.core import accounts, connections, executions, job_context, job_references, node_filters, options
+from quarterdeck.core.accounts import Account
+from quarterdeck.core.connections import Address, Connection
+from quarterdeck.core.errors import Invalid
+from quarterdeck.core.executions import Execution, NodeStep
+from quarterdeck.core.job_context import Context as Values
+from quarterdeck.core.jobs import Job, JobRef
+from quarterdeck.core.projects import Project
+from quarterdeck.core.resources import Resource
+from quarterdeck.core.secrets import Secret
+from quarterdeck.services import access, resources
+from quarterdeck.services.context import Context
+
+LOST = "The worker that ran it is gone; a step that had begun is not run again."
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """The server's own machine; `user` "" is the daemon's own."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoWay:
+    """Why nothing can be run on a node."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeWay:
+    """A node of a run and how it is reached."""
+
+    resource: Resource
+    way: Connection | Local | NoWay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The nodes of a run in order of dispatch, and what opens the ways to them."""
+
+    nodes: tuple[NodeWay, ...] = ()
+    #: nodes of the inventory that nobody told us how to reach
+    left_out: tuple[str, ...] = ()
+    secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    host_keys: Mapping[Address, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """An execution that is this worker's in `epoch`. `steps` is what an earlier owner left."""
+
+    execution: Execution
+    job: Job
+    options: Mapping[str, str] = field(repr=False)
+    epoch: int
+    account: Account
+    selection: Selection
+    steps: tuple[NodeStep, ...] = ()
+    #: this worker took it from one that is gone
+    taken_over: bool = False
+    #: number of the next block of the log, and bytes before it
+    log_end: tuple[int, int] = (0, 0)
+
+
+def claim(ctx: Context, execution_id: int, worker: int) -> Claimed | None:
+    """Take an execution that waits; None when somebody else has it or it is over."""
+    epoch = ctx.store.executions.claim(execution_id, worker, from_owner=None)
+    return None if epoch is None else _claimed(ctx, execution_id, epoch, taken_over=False)
+
+
+def take_over(ctx: Context, execution_id: int, owner: int, worker: int) -> Claimed | None:
+    """Take an execution from a worker that is gone; what had begun there is ended as abandoned. None if it lives."""
+    if not ctx.store.workers.is_gone(owner):
+        return None
+    epoch = ctx.store.executions.claim(execution_id, worker, from_owner=owner)
+    if epoch is None:
+        return None
+    ctx.store.executions.abandon_steps(execution_id, LOST)
+    return _claimed(ctx, execution_id, epoch, taken_over=True)
+
+
+def _claimed(ctx: Context, execution_id: int, epoch: int, *, taken_over: bool) -> Claimed:
+    work = ctx.store.executions.work(execution_id)
+    account = _account(ctx, work.execution)
+    mine = replace(ctx, account=account, events=[])
+    selection = select(mine, work.job, work.options, work.execution.nodes)
+    names = [one.resource.name for one in selection.nodes]
+    ctx.store.executions.set_nodes(execution_id, epoch, names)
+    number, offset, _ = ctx.store.logs.end(execution_id)
+    return Claimed(
+        execution=work.execution,
+        job=work.job,
+        options=work.options,
+        epoch=epoch,
+        account=account,
+        selection=selection,
+        steps=tuple(ctx.store.executions.steps(execution_id)),
+        taken_over=taken_over,
+        log_end=(number, offset),
+    )
+
+
+def _account(ctx: Context, execution: Execution) -> Account:
+    """Whoever started it; without any right when the account is gone or may not act any more."""
+    if execution.account_id == accounts.SYSTEM.id:
+        return accounts.SYSTEM
+    found = ctx.store.accounts.find(execution.account_id)
+    if found is None or not found.usable(ctx.now):
+        return Account(id=execution.account_id, name=execution.user)
+    return found
+
+
+# -- nodes ------------------------------------------------------------------------------------
+
+
+def select(ctx: Context, job: Job, values: Mapping[str, str], preset: Sequence[str] | None = None) -> Selection:
+    """The nodes that a job runs on, or those named in `preset`, in order, as far as the caller may run there."""
+    project = ctx.store.projects.find(job.project)
+    if project is None:
+        return Selection()
+    known = resources.of_project(ctx, project)
+    found = _named(known, preset) if preset is not None else _filtered(ctx, job, values, known)
+    allowed = access.nodes(ctx, project.name, found, "run")
+    ways = [NodeWay(one, _way(ctx, project, one)) for one in allowed]
+    unreachable = {one.resource.name for one in ways if isinstance(one.way, NoWay) and _is_inventoried(one.resource)}
+    kept = tuple(one for one in ways if one.resource.name not in unreachable)
+    return _opened(ctx, kept, tuple(sorted(unreachable)))
+
+
+def _named(known: Iterable[Resource], names: Sequence[str]) -> list[Resource]:
+    """In this order; a node that is not in the project any more keeps its place, so that its end is told."""
+    by_name = {one.name: one for one in known}
+    return [by_name.get(name) or Resource(name) for name in names]
+
+
+def _filtered(ctx: Context, job: Job, values: Mapping[str, str], known: list[Resource]) -> list[Resource]:
+    if job.node_filter is None:
+        return [one for one in known if one.name == ctx.site.node.name]
+    groups = job_context.context(values, {})
+    wanted = node_filters.replaced(job.node_filter, lambda text: job_context.replaced(text, groups))
+    return node_filters.order(
+        node_filters.select(wanted, known),
+        job.dispatch.rank_attribute,
+        descending=job.dispatch.rank_order == "descending",
+    )
+
+
+def _is_inventoried(resource: Resource) -> bool:
+    return "node-id" in resource.attributes
+
+
+def _way(ctx: Context, project: Project, resource: Resource) -> Connection | Local | NoWay:
+    is_server = resource.name == ctx.site.node.name
+    own = resource.get("local-node-executor") if is_server else ""
+    kind = own or resource.get("node-executor") or project.get(_executor_property(is_server=is_server))
+    match kind:
+        case "local":
+            return _local(ctx)
+        case "":
+            return _local(ctx) if is_server else _remote(ctx, project, resource)
+        case "ssh" | "jsch-ssh":
+            return _remote(ctx, project, resource)
+    return NoWay(f"There is no node executor '{kind}'; there are ssh and local.")
+
+
+def _executor_property(*, is_server: bool) -> str:
+    return "service.NodeExecutor.default.local.provider" if is_server else "service.NodeExecutor.default.provider"
+
+
+def _local(ctx: Context) -> Local | NoWay:
+    if ctx.site.local_user or ctx.account.kind == "system" or ctx.account.roles & {"admin", "administrator"}:
+        return Local(ctx.site.local_user)
+    return NoWay(
+        "Steps on the server's own machine run as the server itself, and so for the role admin only: "
+        "let the setting local_node.user name a system user for them."
+    )
+
+
+def _remote(ctx: Context, project: Project, resource: Resource) -> Connection | NoWay:
+    try:
+        found = connections.connection(resource, project, ctx.site.ssh)
+    except Invalid as error:
+        return NoWay(error.message)
+    if found.key_path and found.key_path != ctx.site.ssh.key_path and not is_allowed(ctx, found.key_path):
+        return NoWay(f"The key {found.key_path} is in none of the directories of the setting allowed_paths.")
+    if not (found.key_path or found.key_secret or found.agent):
+        return NoWay(f"No key is configured to connect to remote node '{resource.name}'")
+    return found
+
+
+def is_allowed(ctx: Context, path: str) -> bool:
+    """Whether a file of the server lies where the operator lets projects look. Links are the reader's to follow."""
+    wanted = PurePosixPath(path)
+    return (
+        wanted.is_absolute()
+        and ".." not in wanted.parts
+        and any(wanted.is_relative_to(one) for one in ctx.site.allowed_paths)
+    )
+
+
+def _opened(ctx: Context, nodes: tuple[NodeWay, ...], left_out: tuple[str, ...]) -> Selection:
+    ways = [one.way for one in nodes if isinstance(one.way, Connection)]
+    names = {name for way in ways for name in (way.key_secret, way.passphrase_secret) if name}
+    addresses = {hop.address for way in ways for hop in (way.hop, *way.jumps)}
+    trusted: dict[Address, tuple[str, ...]] = {}
+    for record in ctx.store.host_keys.of(addresses):
+        if record.trusted:
+            trusted[record.address] = (*trusted.get(record.address, ()), record.key)
+    return Selection(
+        nodes=nodes,
+        left_out=left_out,
+        secrets=ctx.store.secrets.among(names),
+        host_keys=trusted,
+    )
+
+
+# -- jobs that steps refer to -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Referenced:
+    """A job that a step runs, with its options and nodes; `chain` is the jobs that are being run, the inmost last."""
+
+    job: Job
+    options: Mapping[str, str] = field(repr=False)
+    selection: Selection
+    chain: tuple[int, ...]
+
+
+def refer(ctx: Context, reference: JobRef, project: str, values: Values, chain: tuple[int, ...]) -> Referenced:
+    """The job that a step refers to, ready to run in the caller's name. Raises Invalid, Forbidden."""
+    candidates = [saved.job for saved in ctx.store.jobs.at(project, reference.group, reference.name)]
+    job = job_references.find(reference, project, candidates)
+    access.require_job(ctx, job, "run")
+    inner = job_references.entered(chain, job)
+    given = job_references.arguments(reference, job, values)
+    return Referenced(job=job, options=given, selection=select(ctx, job, given), chain=inner)
+
+
+def secrets_of(job: Job, values: Mapping[str, str]) -> list[str]:
+    """What no log of the run may show."""
+    return options.secrets(job.options, values)
+
+
+def outcomes(steps: Iterable[NodeStep]) -> list[executions.Outcome]:
+    """What an earlier owner left, for the plan; steps of referenced jobs are inside of others."""
+    return [
+        executions.Outcome(executions.Unit(int(one.step), one.node), one.state)
+        for one in steps
+        if one.step.isdecimal() and one.state.is_final
+    ]
