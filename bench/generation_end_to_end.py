@@ -65,10 +65,12 @@ import asyncio, logging, sys
 sys.path.insert(0, sys.argv[3])
 from quarterdeck.engine import tasks
 from quarterdeck.services import policies
+from quarterdeck.storage.database import Database
 tasks.TASKS[policies.COMPLIANCE_TASK] = tasks.TaskKind(run=lambda worker, payload: None)
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(name)s %(message)s")
-    asyncio.run(tasks.run_worker(sys.argv[1], cpu=int(sys.argv[2]), threads=4, stop=asyncio.Event()))
+    database = Database(sys.argv[1], pool_size=tasks.connections(4))
+    asyncio.run(tasks.run_worker(database, cpu=int(sys.argv[2]), threads=4, stop=asyncio.Event()))
 """
 
 

@@ -297,8 +297,9 @@ def _rows(world: World) -> list[tuple[str, Any]]:
 _WORKER = """
 import asyncio, sys
 from quarterdeck.engine import tasks
+from quarterdeck.storage.database import Database
 
-asyncio.run(tasks.run_worker(sys.argv[1], cpu=1, threads=2, stop=asyncio.Event()))
+asyncio.run(tasks.run_worker(Database(sys.argv[1]), cpu=1, threads=2, stop=asyncio.Event()))
 """
 
 

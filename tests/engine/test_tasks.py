@@ -36,7 +36,7 @@ def _worker(world: World, kinds: Mapping[str, TaskKind]) -> Iterator[None]:
     """A worker in a thread of this process, with these tasks only."""
     stop = asyncio.Event()
     loop = asyncio.new_event_loop()
-    work = tasks.run_worker(world.database.url, cpu=1, threads=2, stop=stop, kinds=kinds)
+    work = tasks.run_worker(world.database, cpu=1, threads=2, stop=stop, kinds=kinds)
     running = threading.Thread(target=loop.run_until_complete, args=(work,))
     running.start()
     try:

@@ -164,12 +164,12 @@ def test_what_happens_asks_for_a_refresh(world: World, event: Event, payload: di
 
 
 @contextmanager
-def _worker(url: str) -> Iterator[None]:
+def _worker(database: Database) -> Iterator[None]:
     """A worker in a thread of this process."""
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
     running = threading.Thread(
-        target=loop.run_until_complete, args=(tasks.run_worker(url, cpu=1, threads=2, stop=stop),)
+        target=loop.run_until_complete, args=(tasks.run_worker(database, cpu=1, threads=2, stop=stop),)
     )
     running.start()
     try:
@@ -192,7 +192,7 @@ def test_an_accepted_node_soon_has_its_groups_and_its_policy(world: World) -> No
         ctx.store.nodes.replace(replace(node, status=NodeStatus.ACCEPTED))
         ctx.emit(NodeAccepted(node.id))
 
-    with _worker(world.database.url):
+    with _worker(world.database):
         _until(lambda: world.config_ids() == {})
         world.do(accept)
         _until(lambda: _members(world, "web") == ["web-1"])

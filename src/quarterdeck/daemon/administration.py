@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from quarterdeck.core.accounts import SYSTEM
 from quarterdeck.core.errors import Conflict, NotFound
+from quarterdeck.daemon import tls
 from quarterdeck.daemon.config import Config
 from quarterdeck.services.context import Context
 from quarterdeck.storage import embedded, migrate
@@ -33,11 +34,11 @@ def database_url(config: Config) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def unit_of_work(url: str, reason: str) -> Iterator[Context]:
+def unit_of_work(url: str, reason: str, secret_key: bytes | None = None) -> Iterator[Context]:
     """A context with every right on the database of `url`; commits when the block ends well."""
     if not migrate.is_current(url):
         raise Conflict("The database has the schema of an older version: run `quarterdeckd migrate` first.")
-    database = Database(url, pool_size=1)
+    database = Database(url, pool_size=1, secret_key=secret_key)
     try:
         with database.unit_of_work(Provenance(actor="quarterdeckd", reason=reason)) as store:
             ctx = Context(account=SYSTEM, store=store)
@@ -54,5 +55,5 @@ def unit_of_work(url: str, reason: str) -> Iterator[Context]:
 @contextlib.contextmanager
 def acting(config: Config, reason: str) -> Iterator[Context]:
     """`unit_of_work` on `database_url`: what a command needs."""
-    with database_url(config) as url, unit_of_work(url, reason) as ctx:
+    with database_url(config) as url, unit_of_work(url, reason, tls.secret(config.data)) as ctx:
         yield ctx

@@ -75,6 +75,69 @@ class Reports(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = True
 
 
+class LocalNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The server's own machine as a node of projects."""
+
+    name: Annotated[str, _says("What projects call it. Empty means this machine's host name.")] = ""
+    user: Annotated[
+        str,
+        _says(
+            "The system user that steps on it run as. Empty means the daemon's own, and then only accounts with the "
+            "role admin may run steps there."
+        ),
+    ] = ""
+
+
+class Ssh(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How nodes are reached where neither they nor their project say so."""
+
+    user: Annotated[str, _says("The user on nodes.")] = ""
+    key_path: Annotated[str, _says("The private key file for nodes, without a passphrase.")] = ""
+    connect_seconds: Annotated[float, _says("How long connecting to a node may take.", gt=0, le=3600)] = 30.0
+    host_keys: Annotated[
+        Literal["first-use", "approve"],
+        _says(
+            "What happens to the key of a host that is not known yet: `first-use` keeps it and trusts it from then "
+            "on, `approve` refuses the host until somebody approves it. A key that differs is refused either way."
+        ),
+    ] = "first-use"
+    known_hosts: Annotated[list[str], _says("Files in the form of OpenSSH's known_hosts that are trusted, too.")] = []
+
+
+class Projects(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What projects may reach on this machine and elsewhere."""
+
+    allowed_paths: Annotated[
+        list[str],
+        _says("Directories in which scripts, keys for nodes and `file:` addresses that projects name may lie."),
+    ] = []
+    allowed_urls: Annotated[
+        list[str], _says("Patterns of addresses from which node lists may be fetched, besides a project's own.")
+    ] = []
+    acl_directory: Annotated[
+        str, _says("Where *.aclpolicy files lie. Empty means `acl` in the data directory. Without files roles decide.")
+    ] = ""
+
+
+class Executions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one worker runs."""
+
+    at_once: Annotated[int, _says("Executions that one worker runs at the same time.", ge=1, le=10_000)] = 100
+    log_bytes: Annotated[int, _says("The most output that is kept of one execution, in bytes.", ge=1024, le=2**50)] = (
+        2 * 1024**3
+    )
+    loglevel: Annotated[
+        Literal["DEBUG", "VERBOSE", "INFO", "WARN", "ERR"], _says("The log level where a request names none.")
+    ] = "INFO"
+
+
+class Rundeck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The dialect that clients of RunDeck speak."""
+
+    max_api_version: Annotated[int, _says("The newest version of its API that is served.", ge=1, le=1)] = 1
+    listen: Annotated[str, _says("A second ADDRESS:PORT for its clients, as in 0.0.0.0:4440. Empty means none.")] = ""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of one daemon, checked. After `load`, `public_url` is never empty."""
 
@@ -108,6 +171,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     cache: Cache = Cache()
     reports: Reports = Reports()
+    local_node: LocalNode = LocalNode()
+    ssh: Ssh = Ssh()
+    projects: Projects = Projects()
+    executions: Executions = Executions()
+    rundeck: Rundeck = Rundeck()
 
     @property
     def data(self) -> Path:

@@ -105,6 +105,17 @@ def initialise(data_dir: Path, public_url: str, now: datetime) -> KeyFiles:
     return kept
 
 
+def secret(data_dir: Path) -> bytes | None:
+    """The key that encrypts secrets at rest; None when this process has none. Raises Unavailable."""
+    path = files(data_dir).secret_key
+    try:
+        return base64.b64decode(path.read_bytes(), validate=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"The key in {path} cannot be used: {error}.") from error
+
+
 def refuse_wrong_clock(data_dir: Path, now: datetime) -> None:
     """Raises Unavailable when the time lies outside the life of our authority; says nothing when there is none yet."""
     path = files(data_dir).ca_certificate

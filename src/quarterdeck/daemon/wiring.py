@@ -13,7 +13,8 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
-from quarterdeck.daemon import tls
+from quarterdeck.core.sites import Site
+from quarterdeck.daemon import sites, tls
 from quarterdeck.daemon.config import Config
 from quarterdeck.daemon.http import mount
 from quarterdeck.dialects.native.dialect import PREFIX as NATIVE_PREFIX
@@ -22,12 +23,14 @@ from quarterdeck.dialects.native.parts import Parts as NativeParts
 from quarterdeck.dialects.rudder.dialect import RudderDialect
 from quarterdeck.dialects.rudder.fragments import FragmentCache
 from quarterdeck.dialects.rudder.parts import Parts as RudderParts
-from quarterdeck.engine import intake
+from quarterdeck.engine import executions, intake, tasks
+from quarterdeck.engine.executions import Executions
 from quarterdeck.engine.inventory_watcher import InventoryWatcher
-from quarterdeck.engine.tasks import Worker, run_worker
 from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying.spool import Spool
+from quarterdeck.services.executions import RUN_TASK
 from quarterdeck.storage.database import Database
+from quarterdeck.storage.queue import Entry
 from quarterdeck.web.runner import Dialect
 
 RUDDER_PREFIX = "/rudder/api"
@@ -38,7 +41,7 @@ WORKER_THREADS = 4
 def application(config: Config) -> Starlette:
     """Everything that answers over HTTP. `config.database_url` names the database, the embedded one too."""
     kept = tls.files(config.data)
-    database = Database(config.database_url, pool_size=config.threads)
+    database = Database(config.database_url, pool_size=config.threads, secret_key=tls.secret(config.data))
     native = NativeParts(
         signing_key=SigningKey(kept.policy_key.read_bytes()),
         spool=Spool(report_spool(config)),
@@ -54,13 +57,13 @@ def application(config: Config) -> Starlette:
     }
     # The spool is on this machine, so without a worker here nobody else could drain it.
     lifespan = None if config.workers.count else lambda _: draining(config)
-    return mount(dialects, database, threads=config.threads, lifespan=lifespan)
+    return mount(dialects, database, threads=config.threads, site=sites.site(config), lifespan=lifespan)
 
 
 def _watcher(config: Config, database: Database) -> InventoryWatcher:
     """Looks for genuine agents' inventories from the start."""
-    tasks = Worker(database=database, processes=1)
-    watcher = InventoryWatcher(config.data / "inventories", lambda: tasks.unit_of_work("inventory watcher"))
+    units = tasks.Worker(database=database, processes=1)
+    watcher = InventoryWatcher(config.data / "inventories", lambda: units.unit_of_work("inventory watcher"))
     watcher.start()
     return watcher
 
@@ -76,13 +79,35 @@ async def worker(config: Config) -> None:
     """Everything that happens without a request, until cancelled."""
     stop = asyncio.Event()
     cpu = config.workers.cpu or os.cpu_count() or 1
+    size = tasks.connections(WORKER_THREADS) + executions.THREADS
+    database = Database(config.database_url, pool_size=size, secret_key=tls.secret(config.data))
+    site = sites.site(config)
+    running_here = _executions(config, database, site)
+    more = {RUN_TASK: Entry(handler=lambda task: running_here.take(task.payload["execution"]))}
     async with draining(config):
-        running = asyncio.create_task(run_worker(config.database_url, cpu=cpu, threads=WORKER_THREADS, stop=stop))
+        running = asyncio.gather(
+            tasks.run_worker(database, cpu=cpu, threads=WORKER_THREADS, stop=stop, site=site, more=more),
+            running_here.run(stop),
+        )
         try:
             await asyncio.shield(running)
         except asyncio.CancelledError:
             stop.set()
             await running
+        finally:
+            database.close()
+
+
+def _executions(config: Config, database: Database, site: Site) -> Executions:
+    """What this worker runs."""
+    worker = tasks.Worker(database=database, processes=1, site=site)
+    return Executions(
+        lambda: worker.unit_of_work("executions"),
+        site,
+        url=config.database_url,
+        most=config.executions.at_once,
+        known_hosts=[Path(path) for path in config.ssh.known_hosts],
+    )
 
 
 @asynccontextmanager

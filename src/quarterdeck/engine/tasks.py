@@ -20,7 +20,7 @@ from quarterdeck.core import accounts
 from quarterdeck.core.errors import Conflict, Unavailable
 from quarterdeck.core.sites import Site
 from quarterdeck.engine import generation
-from quarterdeck.services import compliance, group_refresh, housekeeping, policies, reactions
+from quarterdeck.services import compliance, executions, group_refresh, housekeeping, policies, reactions
 from quarterdeck.services.context import Context
 from quarterdeck.storage import queue
 from quarterdeck.storage.database import Database, Provenance
@@ -79,6 +79,9 @@ def _generate(worker: Worker, _: Any) -> None:
 
 
 TASKS: dict[str, TaskKind] = {
+    executions.END_TASK: TaskKind(
+        run=_in_one_unit(executions.END_TASK, lambda ctx, payload: executions.end_aborted(ctx, payload["execution"]))
+    ),
     policies.TASK: TaskKind(run=_generate, at_once=1),
     group_refresh.TASK: TaskKind(
         run=_in_one_unit(group_refresh.TASK, group_refresh.refresh), at_once=1, schedule="*/5 * * * *"
@@ -105,24 +108,32 @@ AT_START = (group_refresh.TASK, housekeeping.RUNS_TASK)
 
 
 async def run_worker(
-    database_url: str, *, cpu: int, threads: int, stop: asyncio.Event, kinds: Mapping[str, TaskKind] = TASKS
+    database: Database,
+    *,
+    cpu: int,
+    threads: int,
+    stop: asyncio.Event,
+    site: Site | None = None,
+    kinds: Mapping[str, TaskKind] = TASKS,
+    more: Mapping[str, queue.Entry] | None = None,
 ) -> None:
     """Run tasks until `stop` is set; what runs then is finished first.
 
-    `cpu` processes compute policies, `threads` tasks run at the same time; `kinds` are those this worker runs.
+    `cpu` processes compute policies, `threads` tasks run at the same time, for which the database has
+    `connections(threads)`; `kinds` are those this worker runs, `more` are entries that need no thread of these.
     """
-    # One connection a task; the one generation that may run uses a second, for its claim and its snapshot.
-    database = Database(database_url, pool_size=threads + 1)
-    worker = Worker(database=database, processes=cpu)
+    worker = Worker(database=database, processes=cpu, site=site or Site())
     with ThreadPoolExecutor(threads, thread_name_prefix="task") as pool:
         entries = {name: _entry(worker, kind, pool) for name, kind in kinds.items()}
-        try:
-            await asyncio.get_running_loop().run_in_executor(
-                pool, _begin, worker, [name for name in AT_START if name in kinds]
-            )
-            await queue.work(database_url, entries, stop=stop)
-        finally:
-            database.close()
+        await asyncio.get_running_loop().run_in_executor(
+            pool, _begin, worker, [name for name in AT_START if name in kinds]
+        )
+        await queue.work(database.url, {**entries, **(more or {})}, stop=stop)
+
+
+def connections(threads: int) -> int:
+    """One a task; the one generation that may run uses a second, for its claim and its snapshot."""
+    return threads + 1
 
 
 def _begin(worker: Worker, names: Sequence[str]) -> None:

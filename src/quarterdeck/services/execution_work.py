@@ -125,6 +125,17 @@ def _account(ctx: Context, execution: Execution) -> Account:
     return found
 
 
+def is_draining(ctx: Context, worker: int) -> bool:
+    """Whether a worker is to begin nothing more."""
+    found = ctx.store.workers.find(worker)
+    return found is not None and found.draining
+
+
+def gone(ctx: Context, owners: Iterable[int]) -> set[int]:
+    """Those of these workers that do not live."""
+    return {owner for owner in owners if ctx.store.workers.is_gone(owner)}
+
+
 # -- nodes ------------------------------------------------------------------------------------
 
 
@@ -240,6 +251,7 @@ class Referenced:
     options: Mapping[str, str] = field(repr=False)
     selection: Selection
     chain: tuple[int, ...]
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 def refer(ctx: Context, reference: JobRef, project: str, values: Values, chain: tuple[int, ...]) -> Referenced:
@@ -249,12 +261,8 @@ def refer(ctx: Context, reference: JobRef, project: str, values: Values, chain: 
     access.require_job(ctx, job, "run")
     inner = job_references.entered(chain, job)
     given = job_references.arguments(reference, job, values)
-    return Referenced(job=job, options=given, selection=select(ctx, job, given), chain=inner)
-
-
-def secrets_of(job: Job, values: Mapping[str, str]) -> list[str]:
-    """What no log of the run may show."""
-    return options.secrets(job.options, values)
+    hidden = tuple(options.secrets(job.options, given))
+    return Referenced(job=job, options=given, selection=select(ctx, job, given), chain=inner, secrets=hidden)
 
 
 def outcomes(steps: Iterable[NodeStep]) -> list[executions.Outcome]:

@@ -184,6 +184,13 @@ class ExecutionTable:
         )
         return {row.id: (row.epoch, row.abort_at) for row in self._store.rows(query)}
 
+    def hold(self, ids: Iterable[int]) -> dict[int, int]:
+        """Epochs of those of these executions that have not ended; they stay so until this unit of work is over."""
+        query = sqlalchemy.select(executions.c.id, executions.c.epoch).where(
+            executions.c.id.in_(list(ids)), executions.c.ended_at.is_(None)
+        )
+        return {row.id: row.epoch for row in self._store.rows(query.with_for_update(read=True))}
+
     def set_nodes(self, execution_id: int, epoch: int, names: Sequence[str]) -> bool:
         """Keep the nodes in order of dispatch; False when the epoch is another one."""
         statement = sqlalchemy.update(executions).where(_in_epoch(execution_id, epoch)).values(nodes=list(names))
