@@ -30,6 +30,7 @@ from quarterdeck.engine.transports import Stream
 
 USER = getpass.getuser()
 
+# HOME: bash under sshd reads the .bashrc of whoever runs the tests, and that may cost more than all else.
 _CONFIG = """\
 ListenAddress {listen}:{port}
 HostKey {directory}/host
@@ -40,7 +41,8 @@ PermitRootLogin prohibit-password
 StrictModes no
 UsePAM no
 PrintMotd no
-AcceptEnv RD_*
+AcceptEnv RD_* LANG LC_*
+SetEnv HOME={directory}
 MaxStartups 200:30:400
 LogLevel VERBOSE
 """
@@ -80,8 +82,9 @@ class Sshd:
         """Start it, and wait until it listens."""
         listen = self.listen or self.address.host
         config = _CONFIG.format(listen=listen, port=self.address.port, directory=self.directory)
-        # For sshd the first line on a subject counts.
-        (self.directory / "config").write_text(self.extra + "\n" + config)
+        said = {line.partition(" ")[0] for line in self.extra.splitlines()}
+        lines = [line for line in config.splitlines() if line.partition(" ")[0] not in said]
+        (self.directory / "config").write_text("\n".join([*lines, self.extra, ""]))
         log = (self.directory / "log").open("ab")
         program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
         assert program is not None, "openssh-server is missing: run tools/system-packages openssh-server"
@@ -133,9 +136,9 @@ class Sshd:
         self.start()
         return self.host_key
 
-    def logged(self, text: str) -> int:
-        """How often its log has this."""
-        return (self.directory / "log").read_text(errors="replace").count(text)
+    def log(self) -> str:
+        """What it has told so far."""
+        return (self.directory / "log").read_text(errors="replace")
 
     def at(self, host: str) -> Address:
         """Another of the addresses at which it listens."""
@@ -157,6 +160,13 @@ def _children(pid: int) -> list[int]:
     with contextlib.suppress(FileNotFoundError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process, dead ones that nobody has asked for aside."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def free_port() -> int:

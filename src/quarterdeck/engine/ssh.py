@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from quarterdeck.core.connections import Address
 from quarterdeck.engine import ssh_access
 from quarterdeck.engine.ssh_access import Access, NoWay
 from quarterdeck.engine.ssh_pool import Connections, Shared
-from quarterdeck.engine.transports import KILL_SECONDS, TERM_SECONDS, Command, NodeResult, Sink, Transport
+from quarterdeck.engine.transports import KILL_SECONDS, TERM_SECONDS, Command, NodeResult, Sink, Stream, Transport
 
 if TYPE_CHECKING:
     from quarterdeck.engine.ssh_links import Link, Session
@@ -32,6 +33,15 @@ LIFE_SECONDS = 3600.0
 CONNECTIONS = 512
 #: How long a node may take to open a channel where connecting to it has no limit.
 ANSWER_SECONDS = 30.0
+#: sshd may not send signals (it refuses to for root), and they miss processes in sessions of their own. Each command
+#: therefore carries a mark in its environment, by which what is left of it can be found; a node takes variables with
+#: names like this unless its AcceptEnv was changed.
+MARK = "LC_QUARTERDECK"
+_SIGNAL_SECONDS = 0.2
+_SEEK = (
+    "exec /bin/sh -c 'for _i in 1 2 3; do for _f in $(grep -ls {mark} /proc/[0-9]*/environ); do "
+    "_f=${{_f%/environ}}; kill -{name} ${{_f#/proc/}}; done; done' 2>/dev/null"
+)
 
 
 class Pool:
@@ -130,8 +140,9 @@ class _Way:
     ) -> NodeResult:
         from quarterdeck.engine import ssh_links  # there is a link, so it has been imported
 
-        session = ssh_links.Session(sink)
-        beginning = asyncio.ensure_future(link.begin(session, command))
+        session, mark = ssh_links.Session(sink), secrets.token_hex(16)
+        marked = replace(command, environment={**command.environment, MARK: mark})
+        beginning = asyncio.ensure_future(link.begin(session, marked))
         try:
             answer_seconds = self._access.connection.connect_seconds or ANSWER_SECONDS
             await _first(beginning, stopping, seconds=answer_seconds)
@@ -142,9 +153,15 @@ class _Way:
             await _first(session.ended, stopping, seconds=_limit(command, self._access))
             if session.ended.done():
                 return session.result()
-            return await self._end(shared, session, "aborted" if stopping.done() else "timeout")
+            ended = await self._end(link, session, mark)
+            if not ended:
+                # sshd keeps the channel until the command has ended.
+                self._connections.retire(shared)
+            return _ended(session, "aborted" if stopping.done() else "timeout")
         except asyncio.CancelledError:
             session.signal("TERM")
+            if session.begun and not session.ended.done():
+                self._connections.finish(_seek(link, mark, "TERM"))
             raise
         finally:
             session.close()
@@ -170,27 +187,60 @@ class _Way:
         # The channel may open yet and would stay so: it goes with its connection.
         self._connections.retire(shared)
 
-    async def _end(self, shared: Shared, session: Session, ending: str) -> NodeResult:
-        """TERM, KILL, and leave it behind."""
+    async def _end(self, link: Link, session: Session, mark: str) -> bool:
+        """TERM, then KILL; whether it has ended."""
         for name, seconds in (("TERM", TERM_SECONDS), ("KILL", KILL_SECONDS)):
             session.signal(name)
-            await asyncio.wait({session.ended}, timeout=seconds)
-            if session.ended.done():
-                break
-        else:
-            # sshd keeps the channel until the command has ended.
-            self._connections.retire(shared)
-        return self._ended(session, ending)
+            if await _within(_SIGNAL_SECONDS, session.ended):
+                return True
+            seeking = asyncio.ensure_future(_seek(link, mark, name))
+            try:
+                if await _within(seconds - _SIGNAL_SECONDS, session.ended):
+                    return True
+            finally:
+                seeking.cancel()
+                await asyncio.wait({seeking})
+        return False
 
-    def _ended(self, session: Session, ending: str) -> NodeResult:
-        told = session.ended.done() and session.result().ending == "ended"
-        left = "" if told else " It did not end when it was asked to, and may still run on the node."
-        if ending == "timeout":
-            limit = "The command took longer than it may."
-            return NodeResult(ending="timeout", exit_status=session.exit_status, reason=limit + left)
-        return NodeResult(
-            ending="aborted" if told else "abandoned", exit_status=session.exit_status, reason=left.strip()
-        )
+
+class _Nowhere:
+    """Output that nobody wants."""
+
+    def write(self, stream: Stream, data: bytes) -> bool:
+        return True
+
+    async def ready(self) -> None:
+        raise AssertionError("never asked to wait")
+
+
+async def _seek(link: Link, mark: str, name: str) -> None:
+    """Send a signal to all processes that carry the mark, over the connection that the command came by."""
+    from quarterdeck.engine import ssh_links  # as above
+
+    session = ssh_links.Session(_Nowhere())
+    try:
+        async with asyncio.timeout(TERM_SECONDS):
+            await link.begin(session, Command(line=_SEEK.format(mark=mark, name=name)))
+            await session.ended
+    except (ssh_links.NotBegun, TimeoutError):
+        _logger.info("No room on a connection to send %s to a command", name)
+    finally:
+        session.close()
+
+
+def _ended(session: Session, ending: str) -> NodeResult:
+    """The result of a command that was asked to end."""
+    told = session.ended.done() and session.result().ending == "ended"
+    left = "" if told else "It did not end when it was asked to, and may still run on the node."
+    if ending == "timeout":
+        reason = f"The command took longer than it may. {left}".strip()
+        return NodeResult(ending="timeout", exit_status=session.exit_status, reason=reason)
+    return NodeResult(ending="aborted" if told else "abandoned", exit_status=session.exit_status, reason=left)
+
+
+async def _within(seconds: float, event: asyncio.Future[None]) -> bool:
+    await asyncio.wait({event}, timeout=seconds)
+    return event.done()
 
 
 async def _first(one: asyncio.Future[None], other: asyncio.Future[Any], *, seconds: float | None) -> None:

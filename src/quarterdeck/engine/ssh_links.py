@@ -110,21 +110,23 @@ def _forget_failure(task: asyncio.Task[list[asyncssh.SSHKeyPair]]) -> None:
 
 
 def _key_pairs(access: Access, credential: Credential) -> list[asyncssh.SSHKeyPair]:
-    where = f"the SSH key {credential.key_path}" if credential.key_path else "the SSH key"
-    passphrase = access.passphrase or None
+    path, passphrase = credential.key_path, access.passphrase or None
     try:
         if access.private_key:
             return list(asyncssh.load_keypairs(asyncssh.import_private_key(access.private_key, passphrase)))
-        if credential.key_path:
-            return list(asyncssh.load_keypairs(credential.key_path, passphrase))
-    except asyncssh.KeyEncryptionError as error:
-        raise NoWay("refused", f"The passphrase does not open {where}: {error}") from error
-    except (asyncssh.KeyImportError, ValueError) as error:
-        problem = "needs a passphrase" if "Passphrase must be specified" in str(error) else f"cannot be read: {error}"
-        raise NoWay("refused", f"{where[0].upper()}{where[1:]} {problem}") from error
+        return list(asyncssh.load_keypairs(path, passphrase)) if path else []
+    except ValueError as error:
+        raise NoWay("refused", _unreadable(f"the SSH key {path}" if path else "the SSH key", str(error))) from error
     except OSError as error:
-        raise NoWay("refused", f"SSH Keyfile cannot be read: {credential.key_path}: {error.strerror}") from error
-    return []
+        raise NoWay("refused", f"SSH Keyfile cannot be read: {path}: {error.strerror}") from error
+
+
+def _unreadable(key: str, error: str) -> str:
+    if "must be specified" in error:
+        return f"No passphrase is set for {key}."
+    if "Incorrect" in error or "Unable to decrypt" in error:
+        return f"The passphrase does not open {key}."
+    return f"{key[0].upper()}{key[1:]} cannot be read: {error}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

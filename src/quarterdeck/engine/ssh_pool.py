@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -94,6 +94,7 @@ class Connections:
         self._shown: dict[Address, str] = {}
         self._importing: asyncio.Task[object] | None = None
         self._identities: Identities | None = None
+        self._finishing: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self.open = 0
@@ -119,6 +120,12 @@ class Connections:
         if not shared.users and not shared.tunnels:
             self._end(shared)
 
+    def finish(self, work: Coroutine[None, None, None]) -> None:
+        """Do something short that nobody waits for, other than `close`."""
+        finishing = asyncio.ensure_future(work)
+        self._finishing.add(finishing)
+        finishing.add_done_callback(self._finishing.discard)
+
     def forget(self, address: Address) -> None:
         """No more trust the key that the host showed first, and leave all connections to and through it."""
         self._shown.pop(address, None)
@@ -129,6 +136,8 @@ class Connections:
     async def close(self) -> None:
         """Close all connections; commands that still run are lost."""
         self._closed = True
+        while self._finishing:
+            await asyncio.wait(self._finishing)
         kept = self._all()
         for shared in kept:
             self._remove(shared)
