@@ -14,21 +14,17 @@ import typing
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl
 
 import msgspec
-from python_multipart import FormParser
 
 from quarterdeck.core.errors import Invalid
-from quarterdeck.web.operation import Part, Request, group_pairs
+from quarterdeck.web import forms
+from quarterdeck.web.operation import Request, group_pairs
 
 T = TypeVar("T")
 
 JSON_TYPES = ("application/json", "text/json")
 GENERAL = ("reason", "changeRequestName", "changeRequestDescription", "prettify")
-#: More than the longest list of nodes that a form names; each costs much more memory than it is long.
-MAX_FIELDS = 50_000
-MAX_PARTS = 1_000
 #: What `curl -d @file -d reason=...` puts behind JSON; the documentation does so, and says that it does not count.
 _TRAILING = re.compile(rb"(?<=[]}])\s*(?:&(?:%s)=[^]&}]*)+\Z" % "|".join(GENERAL).encode())
 
@@ -80,65 +76,17 @@ def convert(fields: Any, wanted: type[T]) -> T:
 def form(request: Request) -> dict[str, list[str]]:
     """Query and form parameters; those of the body come first."""
     pairs: list[tuple[str, str]] = []
-    if request.content_type in ("application/x-www-form-urlencoded", "") and request.body:
-        pairs = _fields(request.body)
-    elif request.content_type == "multipart/form-data":
-        pairs = [(part.name, part.content.decode(errors="replace")) for part in parts(request) if not part.filename]
+    if request.content_type in (forms.URLENCODED, "") and request.body:
+        pairs = forms.fields(request.body)
+    elif request.content_type == forms.MULTIPART:
+        found = forms.parts(request)
+        pairs = [(part.name, part.content.decode(errors="replace")) for part in found if not part.filename]
     elif request.body and not is_json(request):
         raise Invalid(
             f"Content type '{request.content_type}' is not read here; send application/json or form parameters."
         )
     grouped = group_pairs(pairs)
     return grouped | {key: grouped.get(key, []) + values for key, values in request.query.items()}
-
-
-def _fields(content: bytes) -> list[tuple[str, str]]:
-    if content.count(b"&") >= MAX_FIELDS:
-        raise Invalid(f"The form has more than {MAX_FIELDS} fields.")
-    try:
-        return parse_qsl(content.decode(), keep_blank_values=True)
-    except UnicodeDecodeError as error:
-        raise Invalid("The form is not UTF-8.") from error
-
-
-def parts(request: Request) -> list[Part]:
-    """The parts of a multipart body. Raises Invalid."""
-    found: list[Part] = []
-
-    def add(part: Part) -> None:
-        if len(found) >= MAX_PARTS:
-            raise Invalid(f"it has more than {MAX_PARTS} parts")
-        found.append(part)
-
-    def on_field(field: Any) -> None:
-        add(Part(name=_text(field.field_name), filename="", content=field.value or b""))
-
-    def on_file(file: Any) -> None:
-        file.file_object.seek(0)
-        content = file.file_object.read()
-        file.close()  # a long one lies in a temporary file
-        add(Part(name=_text(file.field_name), filename=_text(file.file_name), content=content))
-
-    boundary = _boundary(request.headers.get("content-type", ""))
-    try:
-        parser = FormParser("multipart/form-data", on_field, on_file, boundary=boundary)
-        parser.write(request.body)
-        parser.finalize()
-    except Exception as error:
-        raise Invalid(f"The multipart body cannot be read: {error}") from error
-    return found
-
-
-def _text(raw: bytes | None) -> str:
-    return (raw or b"").decode(errors="replace")
-
-
-def _boundary(content_type: str) -> bytes:
-    for piece in content_type.split(";")[1:]:
-        name, _, value = piece.strip().partition("=")
-        if name.lower() == "boundary":
-            return value.strip('"').encode()
-    raise Invalid("The multipart body has no boundary.")
 
 
 def general(request: Request, name: str) -> str:

@@ -7,10 +7,11 @@ An uploaded inventory is read while the client waits, so that a refused one is a
 from __future__ import annotations
 
 from quarterdeck.core.errors import Invalid, Unavailable
-from quarterdeck.dialects.rudder import body, envelope, parts
+from quarterdeck.dialects.rudder import envelope, parts
 from quarterdeck.dialects.rudder.parts import Watcher
 from quarterdeck.services import inventory_files
 from quarterdeck.services.context import Context
+from quarterdeck.web import forms
 from quarterdeck.web.operation import Answer, Part, Reply, Request, Section
 
 section = Section("Inventories", {"style": "old"})
@@ -30,7 +31,7 @@ def queue_information(ctx: Context, request: Request) -> Answer:
 @section.operation("uploadInventory", "POST", "/inventories/upload", right="inventory.write", since=12, long=True)
 def upload_inventory(ctx: Context, request: Request) -> Reply:
     """Take an inventory and its signature, plain or compressed."""
-    sent = {part.name: part for part in body.parts(request)} if request.content_type == "multipart/form-data" else {}
+    sent = {part.name: part for part in forms.parts(request)} if request.content_type == forms.MULTIPART else {}
     file, signature = _part(sent, "file"), _part(sent, "signature")
     inventory_files.receive(ctx, file.content, signature.content)
     return Reply(f"Inventory '{file.filename or 'inventory'}' added to processing queue.")
