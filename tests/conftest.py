@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.postgres", "tests.served", "tests.sshd"]
+pytest_plugins = ["tests.postgres", "tests.served", "tests.served_rundeck", "tests.sshd"]
 
 # The same examples in each run, and no limit of time: a busy machine is not a defect.
 settings.register_profile(

@@ -58,8 +58,14 @@ _CONFIGURATION = frozenset(
     f"{subject}.{verb}" for subject in ("rule", "directive", "parameter") for verb in ("read", "write")
 ) | {"technique.read", "technique.write", "group.read", "node.read", "compliance.read", "policy.generate"}
 _INVENTORY = frozenset({"node.read", "group.read", "inventory.read", "group.write"})
+#: What RunDeck's users may do: look, run jobs and commands, and end them.
+_RUNBOOKS = frozenset({"project.read", "job.read", "job.run", "adhoc.run", "execution.read", "execution.write"}) | {
+    "event.read",
+    "node.read",
+    "system.read",
+}
 
-#: Role -> rights. The names of the first block are Rudder's.
+#: Role -> rights. The names of the first block are Rudder's; `user`, `admin` and `api` are RunDeck's, too.
 ROLES: dict[str, frozenset[str]] = {
     "administrator": RIGHTS,
     "administration_only": frozenset(
@@ -71,12 +77,16 @@ ROLES: dict[str, frozenset[str]] = {
     "inventory": _INVENTORY,
     "compliance": frozenset({"compliance.read", "rule.read", "node.read", "directive.read", "group.read"}),
     "read_only": READING,
-    "user": _CONFIGURATION | _INVENTORY | {"node.write", "node.accept"},
+    "user": _CONFIGURATION | _INVENTORY | _RUNBOOKS | {"node.write", "node.accept"},
     "no_rights": frozenset(),
     "admin": RIGHTS,
-    "operator": READING | {"adhoc.run", "job.run", "node.command", "execution.write"},
+    "operator": READING | _RUNBOOKS | {"node.command"},
     "api": READING | (WRITING - DANGEROUS) | {"job.run", "adhoc.run"},
 }
+
+
+class LacksRight(Forbidden):
+    """The account's rights do not cover it; what an operator's policy forbids is another refusal."""
 
 
 class Access(enum.StrEnum):
@@ -118,9 +128,9 @@ SYSTEM = Account(id=AccountId("quarterdeck"), name="quarterdeck", kind="system",
 
 
 def require(account: Account, right: str) -> None:
-    """Raises Forbidden when the account lacks the right."""
+    """Raises LacksRight when the account lacks the right."""
     if right not in account.rights:
-        raise Forbidden(f"'{account.name}' lacks the right {right}.")
+        raise LacksRight(f"'{account.name}' lacks the right {right}.")
 
 
 def check_roles(roles: frozenset[str]) -> frozenset[str]:

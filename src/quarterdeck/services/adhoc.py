@@ -42,7 +42,8 @@ def _run(ctx: Context, project: str, step: Step, manner: Manner) -> Execution:
     projects.require(ctx, project)
     access.require_adhoc(ctx, project, "run")
     if manner.threadcount < 1:
-        raise Invalid("Thread count is a whole number of at least 1")
+        problem = "Thread count is a whole number of at least 1"
+        raise Invalid("Job configuration was incorrect.", problems={"nodeThreadcount": problem})
     job = Job(
         "",
         project,

@@ -48,6 +48,11 @@ def select(ctx: Context, project_name: str, wanted: NodeFilter | None) -> list[R
     return access.nodes(ctx, project_name, found, "read")
 
 
+def documented(ctx: Context, project_name: str) -> frozenset[str]:
+    """Names of the nodes of the project's document."""
+    return frozenset(one.name for one in ctx.store.resources.of(project_name))
+
+
 def get(ctx: Context, project_name: str, name: str) -> Resource:
     """One node by its name. Raises NotFound, Forbidden."""
     found = next((one for one in select(ctx, project_name, None) if one.name == name), None)
@@ -56,11 +61,12 @@ def get(ctx: Context, project_name: str, name: str) -> Resource:
     return found
 
 
-def replace_document(ctx: Context, project_name: str, some: Sequence[Resource]) -> None:
-    """These are the nodes of the project's document from now on. Raises NotFound, Forbidden."""
+def replace_document(ctx: Context, project_name: str, read: Callable[[], Sequence[Resource]]) -> None:
+    """What `read` gives are the nodes of the project's document from now on. Raises NotFound, Forbidden before it."""
     ctx.store.projects.get(project_name, lock=True)
     for action in ("create", "update"):
         access.require_kind(ctx, project_name, "node", action)
+    some = read()
     ctx.store.resources.replace(project_name, some)
     _remember(ctx, project_name, len(some))
 

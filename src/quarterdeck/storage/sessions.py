@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy
 
@@ -14,6 +14,14 @@ from quarterdeck.storage.tables import accounts, sessions
 if TYPE_CHECKING:
     from quarterdeck.core.ids import AccountId
     from quarterdeck.storage.database import Store
+
+
+class Session(NamedTuple):
+    """Whose it is, when it began, and when it was last seen."""
+
+    account: Account
+    created: datetime
+    seen: datetime
 
 
 class SessionTable:
@@ -29,15 +37,15 @@ class SessionTable:
             )
         )
 
-    def find(self, digest: bytes) -> tuple[Account, datetime] | None:
-        """Whose session it is and when it was last seen; None when there is none or its time is up."""
+    def find(self, digest: bytes) -> Session | None:
+        """The session; None when there is none or its time is up."""
         query = (
-            sqlalchemy.select(accounts, sessions.c.seen_at)
+            sqlalchemy.select(accounts, sessions.c.created_at.label("begun_at"), sessions.c.seen_at)
             .join(sessions, sessions.c.account_id == accounts.c.id)
             .where(sessions.c.digest == digest, sessions.c.expires_at > self._store.now)
         )
         row = self._store.run(query).first()
-        return (self._store.accounts.from_row(row), row.seen_at) if row is not None else None
+        return Session(self._store.accounts.from_row(row), row.begun_at, row.seen_at) if row is not None else None
 
     def touch(self, digest: bytes, *, expires_at: datetime) -> None:
         """It is used now, and lives on."""
@@ -47,6 +55,10 @@ class SessionTable:
     def remove(self, digest: bytes) -> None:
         """End a session; nothing happens when there is none."""
         self._store.run(sqlalchemy.delete(sessions).where(sessions.c.digest == digest))
+
+    def remove_of(self, account: AccountId) -> None:
+        """End every session of an account."""
+        self._store.run(sqlalchemy.delete(sessions).where(sessions.c.account_id == account))
 
     def forget_expired(self) -> None:
         """Remove those whose time is up."""

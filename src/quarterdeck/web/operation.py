@@ -39,6 +39,8 @@ class Request:
     body: bytes = b""
     version: int = 0
     request_id: str = ""
+    #: http or https, as the client speaks it
+    scheme: str = "http"
     #: address of the client, or of the last proxy
     client: str = ""
     #: what the dialect decoded once and wants to find again

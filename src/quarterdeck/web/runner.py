@@ -174,6 +174,7 @@ def _head(scope: Scope) -> Request:
         query_string=query,
         headers=headers,
         request_id=uuid.uuid4().hex,
+        scheme=scope.get("scheme", "http"),
         client=(scope.get("client") or ("", 0))[0],
     )
 
