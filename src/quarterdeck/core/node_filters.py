@@ -62,6 +62,7 @@ _PARAMETERS = {
     "os-version": "os_version",
     "name": "name",
 }
+PARAMETER_NAMES = frozenset({*_PARAMETERS, *(f"exclude-{name}" for name in _PARAMETERS), "exclude-precedence"})
 _ATTRIBUTES = ("hostname", "name", "os_name", "os_family", "os_arch", "os_version")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from quarterdeck.core import executions, jobs
 from quarterdeck.core.activities import Activity
-from quarterdeck.core.errors import NotFound
+from quarterdeck.core.errors import Forbidden, NotFound
 from quarterdeck.core.events import ExecutionEnded
 from quarterdeck.core.executions import AbortAnswer, Execution, Kind, NodeCounts, NodeStep, State
 from quarterdeck.core.jobs import Job, JobHead
+from quarterdeck.core.notifications import Delivery
 from quarterdeck.services import access, projects
 from quarterdeck.services.context import Context
 from quarterdeck.storage import notices, queue
@@ -95,6 +96,28 @@ def get(ctx: Context, execution_id: str) -> ShownExecution:
     return next(iter(show(ctx, [_numbered(ctx, execution_id)])))
 
 
+def readable(ctx: Context, execution_id: str) -> ShownExecution:
+    """The same, for those who may read its project and its job. Raises NotFound, Forbidden."""
+    shown = get(ctx, execution_id)
+    if not _may_read(ctx, shown):
+        raise Forbidden(f'Not authorized for action "Read" for Execution {execution_id}')
+    return shown
+
+
+def find(ctx: Context, query: ExecutionQuery) -> list[ShownExecution]:
+    """The executions asked for, without those that the caller may not read: a page may hold fewer than `most`."""
+    return [one for one in show(ctx, ctx.store.executions.matching(query)) if _may_read(ctx, one)]
+
+
+def _may_read(ctx: Context, shown: ShownExecution) -> bool:
+    execution = shown.execution
+    if not access.may_read_project(ctx, execution.project):
+        return False
+    if execution.kind == "adhoc":
+        return access.may_adhoc(ctx, execution.project, "read")
+    return shown.job is None or access.may_job(ctx, shown.job, "read")
+
+
 def of_job(ctx: Context, job_id: str, state: State | None, *, most: int | None, offset: int) -> list[ShownExecution]:
     """The executions of a job: running ones first, then the newest end first. Raises NotFound."""
     saved = ctx.store.jobs.named(job_id)
@@ -119,6 +142,11 @@ def show(ctx: Context, some: Sequence[Execution]) -> list[ShownExecution]:
 def steps(ctx: Context, execution_id: str) -> list[NodeStep]:
     """What became of every step that began. Raises NotFound."""
     return ctx.store.executions.steps(_numbered(ctx, execution_id).id)
+
+
+def deliveries(ctx: Context, execution_id: int) -> list[Delivery]:
+    """Who was to hear of its end, in the order in which they were asked for."""
+    return ctx.store.notifications.of(execution_id)
 
 
 def _numbered(ctx: Context, execution_id: str, *, lock: bool = False) -> Execution:

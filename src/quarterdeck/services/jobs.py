@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 
 from quarterdeck.core import job_checks, job_context, jobs, options, schedules
@@ -37,23 +38,43 @@ class Imported:
     problems: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ListedJob:
+    """`next_run` is None without a schedule, `average_ms` before the first success."""
+
+    head: JobHead
+    next_run: datetime | None
+    average_ms: int | None
+
+
 def heads(ctx: Context, query: JobQuery) -> list[JobHead]:
     """The jobs asked for that the caller may read."""
     projects.require(ctx, query.project)
     return [one for one in ctx.store.jobs.heads(query) if access.may_job(ctx, one, "read")]
 
 
+def listed(ctx: Context, query: JobQuery) -> list[ListedJob]:
+    """The same with when each runs next and how long it takes."""
+    found = heads(ctx, query)
+    plans = ctx.store.jobs.plans_of(one.id for one in found)
+    return [ListedJob(one, *plans[one.id]) for one in found if one.id in plans]
+
+
 def matching(ctx: Context, query: JobQuery) -> list[Job]:
-    """The same, whole."""
+    """The same, whole; defaults of secure options are hidden."""
     projects.require(ctx, query.project)
-    return [one.job for one in ctx.store.jobs.matching(query) if access.may_job(ctx, one.job, "read")]
+    return [_shown(one.job) for one in ctx.store.jobs.matching(query) if access.may_job(ctx, one.job, "read")]
 
 
 def get(ctx: Context, job_id: str) -> SavedJob:
-    """The job of this number or uuid."""
+    """The job of this number or uuid; defaults of its secure options are hidden."""
     saved = _named(ctx, job_id)
     access.require_job(ctx, saved.job, "read")
-    return saved
+    return replace(saved, job=_shown(saved.job))
+
+
+def _shown(job: Job) -> Job:
+    return replace(job, options=options.concealed(job.options))
 
 
 def delete(ctx: Context, job_id: str) -> JobHead:

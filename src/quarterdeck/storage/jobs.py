@@ -95,6 +95,12 @@ class JobTable(VersionedTable[SavedJob]):
         query = sqlalchemy.select(*_HEAD).where(self.table.c.id.in_(list(ids)))
         return {row.id: _head(row) for row in self._store.rows(query)}
 
+    def plans_of(self, ids: Iterable[int]) -> dict[int, tuple[datetime | None, int | None]]:
+        """When each of these jobs runs next, and how many milliseconds it takes on the average."""
+        query = sqlalchemy.select(self.table.c.id, self.table.c.next_run, self.table.c.average_ms)
+        rows = self._store.rows(query.where(self.table.c.id.in_(list(ids))))
+        return {row.id: (row.next_run, row.average_ms) for row in rows}
+
     def due(self, moment: datetime, most: int) -> list[SavedJob]:
         """Jobs whose schedule is due, the longest due first; they are locked, and those locked by others left out."""
         query = (

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import sqlalchemy
 from sqlalchemy import Row
 
 from quarterdeck.core.secrets import Secret
@@ -18,6 +19,11 @@ class SecretTable(VersionedTable[Secret]):
     kind = "secret"
     key = "name"
     not_found = "There is no secret '{id}'."
+
+    def descriptions(self) -> dict[str, str]:
+        """Name -> description of all, sorted by name; no value is opened."""
+        query = sqlalchemy.select(self.table.c.name, self.table.c.description).order_by(self.table.c.name)
+        return {row.name: row.description for row in self._store.rows(query)}
 
     def to_row(self, thing: Secret) -> dict[str, Any]:
         sealed = self._store.sealer.seal(thing.value.encode())

@@ -79,7 +79,7 @@ class Native:
 
 @pytest.fixture
 def native(fresh_postgres_url: str, tmp_path: Path) -> Iterator[Native]:
-    database = Database(fresh_postgres_url, pool_size=4)
+    database = Database(fresh_postgres_url, pool_size=4, secret_key=bytes(32))
     tokens = {"nobody": ""}
     roles: dict[str, tuple[Access | None, frozenset[str]]] = {
         "read": (Access.READ, frozenset()),

@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading what a client sent: a typed JSON body, times, and whole numbers in the query."""
+"""Reading what a client sent: a typed JSON body, times, node filters, and whole numbers in the query."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
+from quarterdeck.core import node_filters
 from quarterdeck.core.errors import Invalid
+from quarterdeck.core.node_filters import NodeFilter
 from quarterdeck.web.operation import Request
 
 T = TypeVar("T")
+
+#: "" stands for what the job or the server says.
+Loglevel = Literal["", "DEBUG", "VERBOSE", "INFO", "WARN", "ERR"]
 
 
 def read(request: Request, kind: type[T]) -> T:
@@ -41,3 +47,16 @@ def integer(request: Request, key: str, default: int, *, low: int, high: int) ->
     if not low <= number <= high:
         raise Invalid(f"'{key}' is a whole number from {low} to {high}, not '{text}'.")
     return number
+
+
+def node_filter(given: Mapping[str, str] | None) -> NodeFilter | None:
+    """A filter by RunDeck's names; None for none. Raises Invalid for an unknown name, or when it asks for nothing."""
+    if given is None:
+        return None
+    if unknown := sorted(given.keys() - node_filters.PARAMETER_NAMES):
+        known = ", ".join(sorted(node_filters.PARAMETER_NAMES))
+        raise Invalid(f"There is no node filter '{unknown[0]}'. Filters: {known}.")
+    found = node_filters.from_parameters(given)
+    if found is None:
+        raise Invalid("The node filter asks for nothing.")
+    return found

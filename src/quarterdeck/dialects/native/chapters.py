@@ -3,7 +3,29 @@
 
 from __future__ import annotations
 
-from quarterdeck.dialects.native import accounts, agents, events, server
+from quarterdeck.dialects.native import (
+    accounts,
+    agents,
+    events,
+    executions,
+    host_keys,
+    jobs,
+    projects,
+    secrets,
+    server,
+    workers,
+)
 
-SECTIONS = (agents.section, accounts.section, events.section, server.section)
+SECTIONS = (
+    agents.section,
+    accounts.section,
+    projects.section,
+    jobs.section,
+    executions.section,
+    host_keys.section,
+    secrets.section,
+    workers.section,
+    events.section,
+    server.section,
+)
 OPERATIONS = tuple(operation for section in SECTIONS for operation in section.operations)
