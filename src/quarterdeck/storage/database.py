@@ -148,6 +148,12 @@ class Store:
                 connection.invalidate()
                 connection.close()
 
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """What is done inside is undone when it raises; the unit of work goes on without it."""
+        with translated(), self.connection.begin_nested():
+            yield
+
     @cached_property
     def now(self) -> datetime:
         """The time of this unit of work: equal in everything it writes."""

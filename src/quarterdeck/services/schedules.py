@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting jobs whose schedule is due, in the name of who saved them last. When that is, `core/schedules.py` decides.
+
+A time that passed while nobody could begin is told in the history, once however many there were, and not made up for.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from quarterdeck.core import accounts, job_checks, schedules
+from quarterdeck.core.accounts import Account
+from quarterdeck.core.activities import Activity, ActivityStatus
+from quarterdeck.core.errors import Forbidden, Invalid, QuarterdeckError, Unavailable
+from quarterdeck.core.jobs import Job, SavedJob
+from quarterdeck.services import access, jobs
+from quarterdeck.services.context import Context
+
+log = logging.getLogger(__name__)
+
+_FOR_EVER = timedelta(days=365 * 200)
+_MOST_SCHEDULES = 100_000
+
+
+def fire_due(ctx: Context, *, most: int = 50) -> int:
+    """Deal with jobs that are due, the longest due first; returns with how many. Another worker gets none of these."""
+    due = ctx.store.jobs.due(ctx.now, most)
+    for saved in due:
+        _fire(ctx, saved)
+    return len(due)
+
+
+def replan(ctx: Context) -> int:
+    """Plan all future times anew, as the default time zone may be another one now; returns how many changed."""
+    changed = 0
+    for saved in ctx.store.jobs.due(ctx.now + _FOR_EVER, _MOST_SCHEDULES):
+        if saved.next_run is None or saved.next_run <= ctx.now:
+            continue
+        try:
+            planned = _next_run(ctx, saved.job)
+        except Invalid as error:
+            log.warning("the schedule of job %d cannot be planned: %s", saved.id, error.message)
+            continue
+        if planned != saved.next_run:
+            ctx.store.jobs.plan(saved.id, planned)
+            changed += 1
+    return changed
+
+
+def _next_run(ctx: Context, job: Job) -> datetime | None:
+    if job.schedule is None:
+        return None
+    return schedules.next_after(job.schedule.crontab, ctx.now, job_checks.zone_of(job.schedule, ctx.site.zone))
+
+
+def _fire(ctx: Context, saved: SavedJob) -> None:
+    # What happens to this time, the schedule goes on: the next time is planned first, and outside of the savepoint.
+    assert saved.next_run is not None
+    try:
+        planned = _next_run(ctx, saved.job)
+    except Invalid as error:
+        ctx.store.jobs.plan(saved.id, None)
+        _remember(ctx, saved, "failed", f"The schedule ends: {error.message}")
+        return
+    ctx.store.jobs.plan(saved.id, planned)
+    if ctx.now - saved.next_run > timedelta(seconds=ctx.site.misfire_seconds):
+        log.warning("job %d was due at %s and is not made up for", saved.id, saved.next_run)
+        _remember(ctx, saved, "missed", _missed(ctx, saved))
+        return
+    try:
+        with ctx.store.savepoint():
+            _start(ctx, saved)
+    except Unavailable:
+        raise
+    except QuarterdeckError as error:
+        log.warning("the scheduled run of job %d did not begin: %s", saved.id, error.message.strip())
+        _remember(ctx, saved, "failed", f"The scheduled run did not begin: {error.message.strip()}")
+
+
+def _start(ctx: Context, saved: SavedJob) -> None:
+    """The job's row is locked: nobody can start it between the look and the start."""
+    running = None if saved.job.multiple_executions else ctx.store.executions.running_of_job(saved.id)
+    if running is not None:
+        log.info("job %d is due and left out: its execution %d still runs", saved.id, running.id)
+        return
+    own = replace(ctx, account=_saver(ctx, saved))
+    own.require("job.run")
+    access.require_job(own, saved.job, "run")
+    jobs.start(own, saved)
+
+
+def _saver(ctx: Context, saved: SavedJob) -> Account:
+    if saved.account_id == accounts.SYSTEM.id:
+        return accounts.SYSTEM
+    found = ctx.store.accounts.find(saved.account_id)
+    if found is None:
+        raise Forbidden(f"The account '{saved.account_name}', which saved the job last, is gone.")
+    if not found.usable(ctx.now):
+        raise Forbidden(f"The account '{found.name}', which saved the job last, is disabled or has expired.")
+    return found
+
+
+def _missed(ctx: Context, saved: SavedJob) -> str:
+    assert saved.next_run is not None
+    assert saved.job.schedule is not None
+    zone = job_checks.zone_of(saved.job.schedule, ctx.site.zone)
+    further = schedules.next_after(saved.job.schedule.crontab, saved.next_run, zone)
+    also = " and later ones" if further is not None and further <= ctx.now else ""
+    due = saved.next_run.astimezone(zone).isoformat(sep=" ", timespec="seconds")
+    return f"The run that was due at {due}{also} could not begin in time."
+
+
+def _remember(ctx: Context, saved: SavedJob, status: ActivityStatus, summary: str) -> None:
+    assert saved.next_run is not None
+    ctx.store.activities.add(
+        Activity(
+            project=saved.job.project,
+            title=saved.job.full_name,
+            status=status,
+            summary=summary,
+            user=saved.account_name,
+            started=saved.next_run,
+            ended=ctx.now,
+            job_id=str(saved.id),
+        )
+    )
