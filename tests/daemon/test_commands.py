@@ -90,7 +90,7 @@ def test_check_is_content_with_a_good_server(data: Path) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     subjects = " ".join(line.split()[1] for line in done.stdout.splitlines())
-    assert subjects == "configuration: user: disk: keys: database: port: name: clock:"
+    assert subjects == "configuration: user: disk: keys: database: port: name: clock: local-node: policies:"
 
 
 def test_check_names_what_is_wrong(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:

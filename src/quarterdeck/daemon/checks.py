@@ -17,9 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from quarterdeck.core.errors import QuarterdeckError, Unavailable
-from quarterdeck.daemon import administration, first_start, supervisor, tls
+from quarterdeck.core.errors import Invalid, QuarterdeckError, Unavailable
+from quarterdeck.daemon import administration, first_start, sites, supervisor, tls
 from quarterdeck.daemon.config import Config
+from quarterdeck.formats import aclpolicy
 from quarterdeck.storage import embedded, migrate
 
 LEAST_FREE_BYTES = 1024**3
@@ -50,6 +51,8 @@ def findings(config: Config) -> Iterator[Finding]:
         ("port", _port),
         ("name", _name),
         ("clock", _clock),
+        ("local-node", _local_node),
+        ("policies", _policies),
     )
     for subject, check in checks:
         try:
@@ -106,7 +109,7 @@ def _port(config: Config) -> Finding:
     host, port = config.address
     process = supervisor.serving_process(config.data)
     if process is None:
-        with supervisor.listening(config):
+        with supervisor.listening(host, port):
             return Finding("port", good=True, text=f"{host}:{port} is free")
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not listened at
     try:
@@ -116,6 +119,34 @@ def _port(config: Config) -> Finding:
         raise Unavailable(
             f"quarterdeckd runs (process {process}) and {host}:{port} does not answer: {error}"
         ) from error
+
+
+def _local_node(config: Config) -> Finding:
+    user = config.local_node.user
+    if not user:
+        text = "steps on this machine run as quarterdeckd itself, for admins only; local_node.user separates them"
+        return Finding("local-node", None, text)
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        text = f"there is no system user {user}; make it, or correct local_node.user"
+        return Finding("local-node", good=False, text=text)
+    if os.geteuid() not in (0, pwd.getpwnam(user).pw_uid):
+        text = f"only root can run steps as {user}; start quarterdeckd as root, or leave local_node.user empty"
+        return Finding("local-node", good=False, text=text)
+    return Finding("local-node", good=True, text=f"steps on this machine run as {user}")
+
+
+def _policies(config: Config) -> Finding:
+    directory = sites.acl_directory(config)
+    paths = sorted(directory.glob("*.aclpolicy"))
+    for path in paths:
+        try:
+            aclpolicy.read(path.read_bytes())
+        except (Invalid, OSError) as error:
+            text = f"{path}: {error}; until it is mended only admins may do anything in projects"
+            return Finding("policies", good=False, text=text)
+    return Finding("policies", good=True, text=f"{len(paths)} access policy files in {directory}")
 
 
 def _name(config: Config) -> Finding:

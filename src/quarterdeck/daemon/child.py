@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from quarterdeck.daemon.config import Config
@@ -64,8 +65,8 @@ class Link:
         os._exit(1)
 
 
-def api(listener: int) -> None:
-    """Serve the APIs on the listening socket of descriptor `listener` until told to stop."""
+def api(listeners: Sequence[int]) -> None:
+    """Serve the APIs on the listening sockets of these descriptors until told to stop."""
     link = Link()
     import socket
 
@@ -108,7 +109,7 @@ def api(listener: int) -> None:
     sys.setswitchinterval(0.001)
     gc.freeze()
     server = Server(settings)
-    server.run(sockets=[socket.socket(fileno=listener)])
+    server.run(sockets=[socket.socket(fileno=listener) for listener in listeners])
     sys.exit(0 if server.started else 1)
 
 

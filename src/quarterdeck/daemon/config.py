@@ -91,7 +91,7 @@ class LocalNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Ssh(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How nodes are reached where neither they nor their project say so."""
 
-    user: Annotated[str, _says("The user on nodes.")] = ""
+    user: Annotated[str, _says("As which user nodes are reached.")] = ""
     key_path: Annotated[str, _says("The private key file for nodes, without a passphrase.")] = ""
     connect_seconds: Annotated[float, _says("How long connecting to a node may take.", gt=0, le=3600)] = 30.0
     host_keys: Annotated[
@@ -186,6 +186,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def address(self) -> tuple[str, int]:
         """Host and port of `listen`."""
         return split_address(self.listen)
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Every address to listen at, that of `listen` first."""
+        more = [split_address(self.rundeck.listen, "rundeck.listen")] if self.rundeck.listen else []
+        return [self.address, *more]
 
 
 #: Settings that say where the others are found, and so cannot stand in the file.
@@ -324,13 +330,14 @@ def _convert(values: Mapping[str, Any]) -> Config:
 
 
 def _checked(config: Config) -> Config:
-    host, port = config.address
+    open_ones = [address for address in config.addresses if not _is_loopback(address[0])]
     for proxy in config.trusted_proxies:
         try:
             ipaddress.ip_network(proxy, strict=False)
         except ValueError:
             raise Invalid(f"The setting trusted_proxies is wrong: '{proxy}' is no address or network.") from None
-    if not config.tls and not config.trusted_proxies and not _is_loopback(host):
+    if not config.tls and not config.trusted_proxies and open_ones:
+        host, port = open_ones[0]
         raise Invalid(
             f"Without TLS the server listens on loopback only and {host} is not: listen at 127.0.0.1:{port}, "
             "leave TLS on, or name the proxy in front in `trusted_proxies`."
@@ -350,15 +357,17 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def split_address(listen: str) -> tuple[str, int]:
-    """Host and port of `ADDRESS:PORT` or `[ADDRESS]:PORT`. Raises Invalid."""
+def split_address(listen: str, setting: str = "listen") -> tuple[str, int]:
+    """Host and port of `ADDRESS:PORT` or `[ADDRESS]:PORT`. Raises Invalid, which names the setting."""
     host, colon, port = listen.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
         colon = ""
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise Invalid(f"The setting listen is wrong: '{listen}' is not ADDRESS:PORT, as in 0.0.0.0:8443 or [::]:8443.")
+        raise Invalid(
+            f"The setting {setting} is wrong: '{listen}' is not ADDRESS:PORT, as in 0.0.0.0:8443 or [::]:8443."
+        )
     return host, int(port)
 
 

@@ -30,7 +30,7 @@ def main() -> None:
 def _api(arguments: list[str]) -> None:
     from quarterdeck.daemon import child
 
-    child.api(int(arguments[0]))
+    child.api([int(descriptor) for descriptor in arguments])
 
 
 def _worker(_arguments: list[str]) -> None:

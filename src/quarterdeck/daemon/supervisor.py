@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`quarterdeckd serve`: one small process that starts the others, keeps them alive, and takes them along when it ends.
 
-It owns the data directory (a lock) and the listening socket (so that a port in use is known at once and connections
+It owns the data directory (a lock) and the listening sockets (so that a port in use is known at once and connections
 wait while the API restarts). Children are started at once, load their modules while the database comes up, and get the
 settings when their turn has come: preparation, then API and workers. It imports as little as it can, for it stays.
 """
@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,9 +51,10 @@ def serve(config: Config, told: Mapping[str, Any], *, migrate: bool) -> None:
 
     `told` is what the command line said; other commands find it by `told_to_serve`.
     """
-    with own_data_directory(config.data), listening(config) as listener:
+    with own_data_directory(config.data), contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(listening(*address)) for address in config.addresses]
         write_whole(config.data / TOLD_FILE, msgspec.json.encode(told))
-        Supervisor(config, listener, migrate=migrate).run()
+        Supervisor(config, listeners, migrate=migrate).run()
 
 
 def told_to_serve(data_dir: Path) -> dict[str, Any]:
@@ -96,9 +97,8 @@ def own_data_directory(data_dir: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def listening(config: Config) -> Iterator[socket.socket]:
-    """The listening socket. Raises Unavailable with a sentence that says what to do."""
-    host, port = config.address
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A listening socket. Raises Unavailable with a sentence that says what to do."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -229,7 +229,7 @@ def say(text: str) -> None:
 class Supervisor:
     """The state of one `serve`: which processes run, what they know, and what comes next."""
 
-    def __init__(self, config: Config, listener: socket.socket, *, migrate: bool) -> None:
+    def __init__(self, config: Config, listeners: Sequence[socket.socket], *, migrate: bool) -> None:
         self._config = config
         self._embedded = not config.database_url
         self._database: embedded.Server | None = None
@@ -240,7 +240,8 @@ class Supervisor:
         self._patience_ends = time.monotonic() + PATIENCE_SECONDS
         migrating = ["--migrate"] if migrate or self._embedded else []
         self._preparation: Child | None = Child("The preparation", ["preparation", *migrating])
-        self._api = Child("The API process", ["api-process", str(listener.fileno())], (listener.fileno(),))
+        descriptors = tuple(listener.fileno() for listener in listeners)
+        self._api = Child("The API process", ["api-process", *map(str, descriptors)], descriptors)
         self._workers = [Child(f"Worker {number}", ["worker-process"]) for number in range(1, config.workers.count + 1)]
         self._banner = ""
         self._answered_once = False
