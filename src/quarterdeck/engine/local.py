@@ -324,7 +324,7 @@ class _Running(asyncio.SubprocessProtocol):
 async def _to_its_end(running: _Running, run_seconds: float, stop: asyncio.Event) -> NodeResult:
     stopping = asyncio.create_task(stop.wait())
     try:
-        await _first(running.ended, stopping, timeout=run_seconds or None)
+        await _first(running.ended, stopping, seconds=run_seconds or None)
         if running.ended.done():
             await _read_to_the_end(running, stopping)
             return _ended(running)
@@ -336,7 +336,7 @@ async def _to_its_end(running: _Running, run_seconds: float, stop: asyncio.Event
 
 
 async def _read_to_the_end(running: _Running, stopping: asyncio.Task[Any]) -> None:
-    await _first(running.read, stopping, timeout=GRACE_SECONDS)
+    await _first(running.read, stopping, seconds=GRACE_SECONDS)
     if running.read.done():
         return
     settling = asyncio.create_task(running.settled())
@@ -375,9 +375,9 @@ async def _is_gone(running: _Running, seconds: float) -> bool:
     return not there
 
 
-async def _first(*futures: asyncio.Future[Any], timeout: float | None = None) -> None:
+async def _first(*futures: asyncio.Future[Any], seconds: float | None = None) -> None:
     """Wait until one of these is done, or the time is over."""
-    await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _reason(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from quarterdeck.services import reports
+from quarterdeck.services import execution_output, reports
 from quarterdeck.services.context import Context
 from quarterdeck.storage import queue
 
@@ -16,18 +16,34 @@ RUNS_TASK = "keep runs"
 #: Requests of agents are acceptable for five minutes; their nonces are kept somewhat longer.
 _NONCES_KEPT = timedelta(hours=1)
 _TASK_LOG_KEPT = timedelta(days=3)
+#: Executions, their output, and the history of projects.
+EXECUTIONS_KEPT = timedelta(days=90)
 
 
 def tidy(ctx: Context) -> None:
-    """Forget what is old: seen nonces, runs, counters that nobody has, and the log of the task queue."""
+    """Forget what is old: nonces, sessions, runs, executions, counters that nobody has, the log of the task queue."""
     ctx.store.agent_requests.forget_nonces(ctx.now - _NONCES_KEPT)
-    reports.prepare_partitions(ctx)
+    ctx.store.sessions.forget_expired()
+    _prepare_days(ctx)
     reports.forget_old_runs(ctx)
+    _forget_old_executions(ctx)
     ctx.store.compliance.sweep()
     queue.trim(ctx.store, before=ctx.now - _TASK_LOG_KEPT)
 
 
 def keep_runs(ctx: Context) -> None:
-    """Make room for the runs of the next days, and forget those of days long past."""
-    reports.prepare_partitions(ctx)
+    """Make room for the runs and the output of the next days, and forget the runs of days long past."""
+    _prepare_days(ctx)
     reports.forget_old_runs(ctx)
+
+
+def _prepare_days(ctx: Context) -> None:
+    reports.prepare_partitions(ctx)
+    execution_output.prepare_partitions(ctx)
+
+
+def _forget_old_executions(ctx: Context) -> None:
+    before = ctx.now - EXECUTIONS_KEPT
+    ctx.store.executions.forget(before)
+    ctx.store.activities.forget(before)
+    execution_output.forget_before(ctx, before)

@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 import sqlalchemy
 from sqlalchemy.dialects.postgresql import insert
 
+from quarterdeck.storage.partitions import DailyPartitions
 from quarterdeck.storage.tables import execution_logs
 
 if TYPE_CHECKING:
     from quarterdeck.storage.database import Store
+
+_log = execution_logs.c
+_DAYS = DailyPartitions("execution_logs", "at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,43 +57,48 @@ class LogTable:
     def end(self, execution_id: int) -> tuple[int, int, datetime | None]:
         """Number of the next block, bytes of text so far, and when the last block was made."""
         last = (
-            sqlalchemy.select(execution_logs)
-            .where(execution_logs.c.execution_id == execution_id)
-            .order_by(execution_logs.c.number.desc())
+            sqlalchemy.select(_log.number, _log.offset, _log.size, _log.at)
+            .where(_log.execution_id == execution_id)
+            .order_by(_log.number.desc())
             .limit(1)
         )
         row = self._store.run(last).first()
         return (row.number + 1, row.offset + row.size, row.at) if row is not None else (0, 0, None)
 
     def blocks(self, execution_id: int, offset: int, most: int) -> list[LogBlock]:
-        """The next blocks that hold text at or behind an offset, `most` of them."""
+        """The next blocks that hold text behind an offset, `most` of them."""
         query = (
             sqlalchemy.select(execution_logs)
-            .where(
-                execution_logs.c.execution_id == execution_id,
-                execution_logs.c.offset + execution_logs.c.size > offset,
-            )
-            .order_by(execution_logs.c.number)
+            .where(_log.execution_id == execution_id, _log.offset + _log.size > offset)
+            .order_by(_log.number)
             .limit(most)
         )
         return [_from_row(row) for row in self._store.rows(query)]
 
-    def last_blocks(self, execution_id: int, lines: int) -> Iterator[LogBlock]:
-        """The last blocks that together hold so many lines (as far as there are), oldest first."""
-        query = (
-            sqlalchemy.select(execution_logs.c.number, execution_logs.c.lines)
-            .where(execution_logs.c.execution_id == execution_id)
-            .order_by(execution_logs.c.number.desc())
-        )
-        first, wanted = 0, lines
-        for row in self._store.rows(query):
-            first, wanted = row.number, wanted - row.lines
-            if wanted <= 0:
-                break
-        whole = sqlalchemy.select(execution_logs).where(
-            execution_logs.c.execution_id == execution_id, execution_logs.c.number >= first
-        )
-        return (_from_row(row) for row in self._store.rows(whole.order_by(execution_logs.c.number)))
+    def last_lines(self, execution_id: int, lines: int) -> tuple[LogBlock, int] | None:
+        """The block in which the last `lines` lines begin (at least 1), and how many of its lines are none of them.
+
+        None when there are not that many.
+        """
+        total = sqlalchemy.func.sum(_log.lines).over(order_by=_log.number.desc()).label("total")
+        counts = sqlalchemy.select(_log.number, total).where(_log.execution_id == execution_id).subquery()
+        # Counted from the end, and no further than needed.
+        enough = sqlalchemy.select(counts).where(counts.c.total >= lines).order_by(counts.c.number.desc()).limit(1)
+        found = self._store.run(enough).first()
+        if found is None:
+            return None
+        query = sqlalchemy.select(execution_logs).where(_log.execution_id == execution_id, _log.number == found.number)
+        return _from_row(self._store.run(query).one()), int(found.total) - lines
+
+    # -- partitions and retention -----------------------------------------------
+
+    def ensure_partition(self, day: date) -> None:
+        """Make the partition of a day (UTC) unless it is there."""
+        _DAYS.ensure(self._store, day)
+
+    def drop_before(self, day: date) -> int:
+        """Forget the output of all days before this one (UTC); how many days went."""
+        return _DAYS.drop_before(self._store, day)
 
 
 def _from_row(row: sqlalchemy.Row[tuple[object, ...]]) -> LogBlock:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 import sqlalchemy
 import zstandard
-from psycopg import sql
 
 from quarterdeck.core.ids import NodeId
 from quarterdeck.storage import tables
 from quarterdeck.storage.driver import raw_connection, translated
+from quarterdeck.storage.partitions import DailyPartitions
 
 if TYPE_CHECKING:
     from quarterdeck.storage.database import Store
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _status = tables.node_status
 _compliance = tables.node_compliance
 _states = tables.report_states
+_DAYS = DailyPartitions("runs", "start")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,46 +249,21 @@ class ReportTable:
     # -- partitions and retention -----------------------------------------------
 
     def ensure_partition(self, day: date) -> None:
-        """Make the partition of a day (UTC) unless it is there. Raises Conflict when runs of it came before."""
-        begin = datetime.combine(day, time(), UTC)
-        if self._has_partition(day):
-            return
-        statement = sql.SQL("CREATE TABLE IF NOT EXISTS {} PARTITION OF runs FOR VALUES FROM ({}) TO ({})").format(
-            sql.Identifier(_partition(day)), sql.Literal(begin), sql.Literal(begin + timedelta(days=1))
-        )
-        self._execute("SELECT pg_advisory_xact_lock(%s)", [_PARTITION_LOCK])
-        if not self._has_partition(day):
-            self._execute(statement)
-
-    def _has_partition(self, day: date) -> bool:
-        found = self._execute("SELECT to_regclass(%s) IS NOT NULL", [_partition(day)]).fetchone()
-        return bool(found and found[0])
+        """Make the partition of a day (UTC) unless it is there."""
+        _DAYS.ensure(self._store, day)
 
     def drop_runs_before(self, day: date) -> int:
         """Forget the runs of all days before this one (UTC), and bodies and originals of nothing; dropped days."""
-        names = self._execute(
-            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
-            "WHERE i.inhparent = 'runs'::regclass AND c.relname ~ '^runs_[0-9]{8}$' AND c.relname < %s",
-            [_partition(day)],
-        ).fetchall()
-        for (name,) in names:
-            self._execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
-        begin = datetime.combine(day, time(), UTC)
-        self._execute("DELETE FROM runs WHERE start < %s", [begin])
-        self._execute("DELETE FROM raw_runs WHERE start < %s AND changed", [begin])
+        dropped = _DAYS.drop_before(self._store, day)
+        self._execute("DELETE FROM raw_runs WHERE start < %s AND changed", [datetime.combine(day, time(), UTC)])
         self._execute(
             "DELETE FROM run_bodies WHERE NOT EXISTS (SELECT FROM runs WHERE runs.digest = run_bodies.digest)", []
         )
-        return len(names)
+        return dropped
 
     def _execute(self, query: Any, parameters: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
         with translated():
             return raw_connection(self._store).execute(query, parameters)
 
 
-_PARTITION_LOCK = 0x7275_6E73
 _STATE_TYPES = ("text", "bytea", "text", "text", "text", "text", "text", "int4", "int2", "text", "timestamptz")
-
-
-def _partition(day: date) -> str:
-    return f"runs_{day:%Y%m%d}"
