@@ -16,7 +16,10 @@ from typing import TypeVar
 import pytest
 from tests.sshd import USER, Kept, Sshd, generate_key, runs
 
+from quarterdeck.core import job_context
 from quarterdeck.core.connections import Address, Hop
+from quarterdeck.core.jobs import Script
+from quarterdeck.engine import steps
 from quarterdeck.engine.ssh import Access, Pool
 from quarterdeck.engine.transports import KILL_SECONDS, TERM_SECONDS, Command, NodeResult, Sink, Stream
 
@@ -174,6 +177,36 @@ def test_a_hundred_nodes_at_once(sshd: Sshd) -> None:
     for number, (result, output) in enumerate(with_pool(work), 1):
         assert result.succeeded, result
         assert output.split()[-1].decode() == f"127.0.9.{number}"
+
+
+def test_a_script_runs_on_a_node_and_leaves_nothing_there(sshd: Sshd, tmp_path: Path) -> None:
+    values = job_context.context({"name": "it's $HOME"}, {})
+    step = Script('#!/bin/bash\necho "$0|$1|$RD_OPTION_NAME"; ls -A "${0%/*}" | wc -l; exit 5\n', "${option.name}")
+    command = steps.command_of(step, values, copy_directory=str(tmp_path))
+    kept = Kept()
+
+    result = with_pool(lambda pool: pool.transport(sshd.access()).run(command, kept, asyncio.Event()))
+
+    assert result == NodeResult(ending="ended", exit_status=5)
+    path, argument, environment = kept.stdout.decode().splitlines()[0].split("|")
+    assert (argument, environment) == ("it's $HOME", "it's $HOME")
+    assert path.startswith(f"{tmp_path}/.quarterdeck-")
+    assert kept.stdout.decode().splitlines()[1].strip() == "1"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_script_that_is_stopped_leaves_nothing_on_the_node(sshd: Sshd, tmp_path: Path) -> None:
+    command = steps.command_of(Script("echo begun; sleep 300\n"), {}, copy_directory=str(tmp_path))
+
+    async def work(pool: Pool) -> NodeResult:
+        kept, stop = Kept(), asyncio.Event()
+        running = asyncio.ensure_future(pool.transport(sshd.access()).run(command, kept, stop))
+        await first_output(kept)
+        stop.set()
+        return await running
+
+    assert with_pool(work).ending == "aborted"
+    assert list(tmp_path.iterdir()) == []
 
 
 # Keys

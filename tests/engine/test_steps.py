@@ -122,6 +122,14 @@ def test_a_program_is_run_as_such(copies: Path) -> None:
     assert list(copies.iterdir()) == []
 
 
+def test_the_text_of_a_short_script_arrives_unchanged(copies: Path) -> None:
+    script = b'cat "$0"\nexit\n  -n %s \\n \\\n\t*\\ \n\n\n-e\r\n'
+
+    done = perform(steps.script_command(script, Line("", ""), {}, copy_directory=str(copies)))
+
+    assert done.stdout == script
+
+
 def test_bytes_of_a_script_arrive_unchanged(copies: Path) -> None:
     content = bytes(range(256)) * 4000
     script = b'tail -c 1024000 "$0"\nexit\n' + content

@@ -59,7 +59,7 @@ class Connection:
     #: hosts to pass through, in this order
     jumps: tuple[Hop, ...] = ()
     key_path: str = ""
-    key_secret: str = ""  #: name of the secret that holds the private key itself
+    key_secret: str = ""  #: name of the secret that holds the private key itself; comes before a path
     passphrase_secret: str = ""  #: name of the secret that opens the private key
     agent: bool = False  #: offer the keys of the server's own SSH agent
     connect_seconds: float = 30.0
@@ -79,15 +79,17 @@ def connection(resource: Resource, project: Project, defaults: Defaults) -> Conn
         raise Invalid(f"Username must be set to connect to remote node '{resource.name}'")
     if port := get("ssh-port"):
         address = Address(address.host, _port(port))
+    agent = get("ssh-agent").lower() in ("true", "yes")
+    key_path, key_secret = _key(get, "" if agent else defaults.key_path)
     return Connection(
         node=resource.name,
         project=project.name,
         hop=Hop(address, username),
         jumps=_jumps(get("ssh-jump-host"), username),
-        key_path=get("ssh-keypath") or defaults.key_path,
-        key_secret=get("ssh-key-secret"),
+        key_path=key_path,
+        key_secret=key_secret,
         passphrase_secret=get("ssh-passphrase-secret"),
-        agent=get("ssh-agent").lower() in ("true", "yes"),
+        agent=agent,
         connect_seconds=_seconds(get("ssh-connect-timeout"), defaults.connect_seconds),
         run_seconds=_seconds(get("ssh-command-timeout"), 0.0),
         copy_directory=get("file-copy-destination-dir") or "/tmp",  # noqa: S108  # as above
@@ -100,12 +102,29 @@ class _Getter:
         self._attributes, self._project = attributes, project
 
     def __call__(self, name: str) -> str:
-        return self._attributes.get(name, "").strip() or self._project.get(f"project.{name}")
+        return self.of_node(name) or self.of_project(name)
+
+    def of_node(self, name: str) -> str:
+        return self._attributes.get(name, "").strip()
+
+    def of_project(self, name: str) -> str:
+        return self._project.get(f"project.{name}")
+
+
+def _key(get: _Getter, default_path: str) -> tuple[str, str]:
+    """Path and secret. What the project says of either does not count where the node names a key of its own."""
+    for of in (get.of_node, get.of_project):
+        path, secret = of("ssh-keypath"), of("ssh-key-secret")
+        if path or secret:
+            return path, secret
+    return default_path, ""
 
 
 def _jumps(text: str, username: str) -> tuple[Hop, ...]:
     """`user@host:port`, several separated by commas; without a user the one of the node."""
-    hops = (_hop(part.strip()) for part in text.split(",") if part.strip())
+    hops = [_hop(part) for part in text.split(",") if part.strip()]
+    if not all(address.host for _, address in hops):
+        raise Invalid(f"'{text}' names a jump host without a name")
     return tuple(Hop(address, user or username) for user, address in hops)
 
 
@@ -114,6 +133,8 @@ def _hop(text: str) -> tuple[str, Address]:
     user, _, rest = text.strip().rpartition("@")
     if rest.startswith("["):
         host, _, port = rest[1:].partition("]")
+        if port and not port.startswith(":"):
+            raise Invalid(f"'{port}' follows a bracket without a colon")
         port = port.removeprefix(":")
     elif rest.count(":") == 1:
         host, _, port = rest.partition(":")

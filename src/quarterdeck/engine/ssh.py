@@ -230,12 +230,13 @@ async def _seek(link: Link, mark: str, name: str) -> None:
 
 def _ended(session: Session, ending: str) -> NodeResult:
     """The result of a command that was asked to end."""
-    told = session.ended.done() and session.result().ending == "ended"
+    result = session.result()
+    told = session.ended.done() and result.ending == "ended"
     left = "" if told else "It did not end when it was asked to, and may still run on the node."
     if ending == "timeout":
         reason = f"The command took longer than it may. {left}".strip()
-        return NodeResult(ending="timeout", exit_status=session.exit_status, reason=reason)
-    return NodeResult(ending="aborted" if told else "abandoned", exit_status=session.exit_status, reason=left)
+        return NodeResult(ending="timeout", exit_status=result.exit_status, reason=reason)
+    return NodeResult(ending="aborted" if told else "abandoned", exit_status=result.exit_status, reason=left)
 
 
 async def _within(seconds: float, event: asyncio.Future[None]) -> bool:
