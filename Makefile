@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore
+# Tests and the demo reach nodes over real SSH.
+SSHD := PATH="$$PATH:/usr/sbin" command -v sshd >/dev/null || tools/system-packages openssh-server
 T ?=
 B ?=
 
@@ -25,6 +27,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 .PHONY: demo
 demo: setup ## Play the main job on this machine, then keep serving (ONCE=1: stop after the tour)
+	@$(SSHD) || true
 	@$(BIN)/python -m tools.demo $(if $(ONCE),--once)
 
 .PHONY: serve
@@ -50,7 +53,7 @@ fix: setup ## Format, and mend what the linter can mend
 
 .PHONY: test
 test: setup $(if $(T),,test-pg15) ## Run all tests, those of the storage also on PostgreSQL 15 (T=tests/core for some)
-	@PATH="$$PATH:/usr/sbin" command -v sshd >/dev/null || tools/system-packages openssh-server
+	@$(SSHD)
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(T)
 
 .PHONY: test-pg15

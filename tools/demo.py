@@ -27,7 +27,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from tools import demo_policies, demo_results
+from tools import demo_policies, demo_results, demo_runbooks
 from tools.demo_results import Results
 from tools.demo_world import (
     Api,
@@ -49,7 +49,7 @@ USUAL_DIRECTORY = Path("demo-data")
 ROOTS_DIRECTORY = Path("/var/lib/quarterdeck-demo")
 RUN_SECONDS = 180  # making a key of 4096 bits takes a busy machine its time
 INTERVAL_SECONDS = 300
-TOTAL_STEPS = 11
+TOTAL_STEPS = 13
 
 
 @dataclass
@@ -250,6 +250,30 @@ class Tour:
 
         eventually(arrived, f"The node's compliance does not come to show {count} x {status}.")
 
+    # -- runbooks -----------------------------------------------------------------------------------------------
+
+    def run_a_job(self, stack: contextlib.ExitStack) -> None:
+        """Three nodes over SSH, an imported job with an option, live output, one node that fails."""
+        if missing := demo_runbooks.missing_programs():
+            self.steps += 2
+            self.console.print(
+                f"[yellow]The scene with SSH nodes is left out: {', '.join(missing)} is missing.[/yellow]"
+            )
+            return
+        with self.step("A project with three SSH nodes is made, and a job imported from YAML") as found:
+            fleet = stack.enter_context(demo_runbooks.fleet(self.places.nodes))
+            demo_runbooks.make_project(self.api, fleet)
+            job = demo_runbooks.import_job(self.api)
+            found.append(", ".join(f"{node}: sshd on {address}" for node, address in demo_runbooks.NODES.items()))
+            found.append(f"job [bold]web/deploy[/bold], number {job}: three steps, option “version”")
+        with self.step(f"The job runs with version {demo_runbooks.VERSION}, its output as it comes") as found:
+            execution = demo_runbooks.run_job(self.api, job)
+            for line in demo_runbooks.follow(self.api, execution):
+                colour = "red" if line["level"] == "ERR" else "dim" if line["level"] != "INFO" else "default"
+                text = escape(f"{line['node'] or '-':5} {line['text'].rstrip()}")
+                self.console.print(f"        [{colour}]{text}[/{colour}]", soft_wrap=True)
+            found.extend(demo_runbooks.verify(self.api, fleet, execution))
+
     # -- and now you --------------------------------------------------------------------------------------------
 
     def show(self) -> None:
@@ -283,7 +307,8 @@ class Tour:
         program = shlex.quote(str(Path(sys.executable).parent / "quarterdeck"))
         self.console.print("\nOr with the command line, as administrator:\n")
         login = f"{program} login {self.url} --token-file {server}/admin-token --ca-file {server}/keys/ca.pem"
-        for line in (login, f"{program} compliance --by directives"):
+        uptime = f"{program} run --project {demo_runbooks.PROJECT} --filter tags=web --threads 3 --keepgoing -- uptime"
+        for line in (login, f"{program} compliance --by directives", *([uptime] if self.places.nodes.exists() else [])):
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)
         self.console.print(f"\nThe agent's part is in {self.places.agent}, the managed files in {self.places.machine}.")
 
@@ -339,6 +364,7 @@ def play(console: Console, places: Places, *, port: int, once: bool) -> None:
         tour.enforce()
         tour.damage_and_repair()
         tour.show()
+        tour.run_a_job(stack)
         tour.offer(verify=once)
         console.print(f"\n[green]The tour took {time.monotonic() - begun:.0f} s.[/green]")
         if not once:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+from lxml import etree
 
 MARKER = ".quarterdeck-demo"
 FIRST_ANSWER_SECONDS = 120.0
@@ -62,6 +64,11 @@ class Places:
     def machine(self) -> Path:
         """The files that the demo's policies are about."""
         return self.root / "machine"
+
+    @property
+    def nodes(self) -> Path:
+        """The nodes that are reached over SSH."""
+        return self.root / "nodes"
 
     @property
     def log(self) -> Path:
@@ -135,6 +142,10 @@ def clean_environment() -> dict[str, str]:
 def serving(places: Places, port: int) -> Iterator[str]:
     """`quarterdeckd serve` on loopback for the length of the block; its URL, once it answers."""
     url = f"https://127.0.0.1:{port}"
+    # The demo's nodes have their key there.
+    places.server.mkdir(mode=0o711, exist_ok=True)
+    settings = f"[projects]\nallowed_paths = [{json.dumps(str(places.nodes))}]\n"
+    (places.server / "quarterdeck.toml").write_text(settings)
     options = ["--data-dir", str(places.server), "--listen", f"127.0.0.1:{port}", "--public-url", url]
     command = tied([sys.executable, "-m", "quarterdeck.daemon.main", "serve", *options])
     with places.log.open("wb") as log:
@@ -194,6 +205,41 @@ class Api:
     def native(self, method: str, path: str, body: Any = None) -> Any:
         """An answer of the native API. Raises DemoFailed with the server's own words."""
         return self._call(method, f"/quarterdeck/api/1{path}", body)
+
+    def rundeck(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | None = None,
+        content: str | None = None,
+        content_type: str = "",
+    ) -> etree._Element:
+        """The result of an answer of the RunDeck API. Raises DemoFailed with the server's own words."""
+        headers = {"Content-Type": content_type} if content_type else {}
+        url = f"/api/1{path}"
+        try:
+            answer = self.client.request(method, url, params=query, data=form, content=content, headers=headers)
+            result = etree.fromstring(answer.content)
+        except (httpx.HTTPError, etree.XMLSyntaxError) as error:
+            raise DemoFailed(f"{method} {url}: no answer that can be read ({error}).") from error
+        if result.get("success") != "true":
+            told = "; ".join(message.text or "" for message in result.iter("message"))
+            raise DemoFailed(f"{method} {url}: {told}")
+        return result
+
+    def follow(self, path: str) -> Iterator[Any]:
+        """The events of a stream of the native API, as they come. Raises DemoFailed."""
+        url = f"/quarterdeck/api/1{path}"
+        try:
+            with self.client.stream("GET", url, timeout=WORK_SECONDS) as answer:
+                if not answer.is_success:
+                    raise DemoFailed(f"GET {url}: status {answer.status_code}")
+                for line in answer.iter_lines():
+                    yield json.loads(line)
+        except httpx.HTTPError as error:
+            raise DemoFailed(f"GET {url}: the stream broke ({error}).") from error
 
     def _call(self, method: str, path: str, body: Any) -> Any:
         try:

@@ -32,7 +32,9 @@ def test_the_demo_plays_all_steps_and_leaves_no_process(reachable_dir: Path) -> 
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "11/11 ✓" in done.stdout
+    assert "13/13 ✓" in done.stdout
+    assert "not ready" in done.stdout
+    assert "2 nodes succeeded, 1 failed" in done.stdout
     assert "nothing was touched" in done.stdout
     assert "found and repaired" in done.stdout
     machine = reachable_dir / "demo" / "machine"

@@ -7,7 +7,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,9 +23,15 @@ from quarterdeck.dialects.native.parts import Parts as NativeParts
 from quarterdeck.dialects.rudder.dialect import RudderDialect
 from quarterdeck.dialects.rudder.fragments import FragmentCache
 from quarterdeck.dialects.rudder.parts import Parts as RudderParts
+from quarterdeck.dialects.rundeck.dialect import PREFIX as RUNDECK_PREFIX
+from quarterdeck.dialects.rundeck.dialect import RundeckDialect
+from quarterdeck.dialects.rundeck.parts import Parts as RundeckParts
 from quarterdeck.engine import executions, intake, tasks
 from quarterdeck.engine.executions import Executions
+from quarterdeck.engine.fetching import Fetcher
+from quarterdeck.engine.following import LOOKS, Follower
 from quarterdeck.engine.inventory_watcher import InventoryWatcher
+from quarterdeck.engine.log_pages import LogPages
 from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying.spool import Spool
 from quarterdeck.services.executions import RUN_TASK
@@ -42,11 +48,15 @@ def application(config: Config) -> Starlette:
     """Everything that answers over HTTP. `config.database_url` names the database, the embedded one too."""
     kept = tls.files(config.data)
     database = Database(config.database_url, pool_size=config.threads, secret_key=tls.secret(config.data))
+    site = sites.site(config)
+    followed = Database(config.database_url, pool_size=2 * LOOKS)
+    follower = Follower(followed, site)
     native = NativeParts(
         signing_key=SigningKey(kept.policy_key.read_bytes()),
         spool=Spool(report_spool(config)),
         started_at=datetime.now(UTC),
         facts=_facts(config),
+        follow=follower.follow,
     )
     dialects: dict[str, Dialect] = {
         RUDDER_PREFIX: RudderDialect(
@@ -54,10 +64,28 @@ def application(config: Config) -> Starlette:
             parts=RudderParts(fragments=FragmentCache(config.cache.node_bytes), watcher=_watcher(config, database)),
         ),
         NATIVE_PREFIX: NativeDialect(native, max_body=config.limits.body_bytes),
+        # Last: it takes every path that nobody else has.
+        RUNDECK_PREFIX: RundeckDialect(
+            RundeckParts(
+                max_version=config.rundeck.max_api_version,
+                fetch=Fetcher(site.allowed_paths).get,
+                output=LogPages(followed),
+            ),
+            max_body=config.limits.body_bytes,
+        ),
     }
-    # The spool is on this machine, so without a worker here nobody else could drain it.
-    lifespan = None if config.workers.count else lambda _: draining(config)
-    return mount(dialects, database, threads=config.threads, site=sites.site(config), lifespan=lifespan)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.callback(followed.close)
+            await stack.enter_async_context(follower.listening())
+            if not config.workers.count:
+                # The spool is on this machine, so without a worker here nobody else could drain it.
+                await stack.enter_async_context(draining(config))
+            yield
+
+    return mount(dialects, database, threads=config.threads, site=site, lifespan=lifespan)
 
 
 def _watcher(config: Config, database: Database) -> InventoryWatcher:
