@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from tests.engine.worlds import KEY, PROJECT, World, until
 
 from quarterdeck.core.activities import ActivityQuery
 from quarterdeck.core.executions import State
@@ -14,7 +15,6 @@ from quarterdeck.core.sites import Site
 from quarterdeck.services import activities, adhoc, executions, projects
 from quarterdeck.services.adhoc import Manner
 from quarterdeck.storage.database import Database
-from tests.engine.worlds import KEY, PROJECT, World, until
 
 HERE = Resource("here", hostname="localhost")
 

@@ -141,14 +141,15 @@ class NodeCounts:
     succeeded: int
 
 
-def counts_of(nodes: Sequence[str], steps: Iterable[NodeStep]) -> NodeCounts:
-    """The counts that the kept steps tell: a node without a step that ended well is neither."""
-    states: dict[str, set[StepState]] = {}
+def counts_of(nodes: Sequence[str], steps: Iterable[NodeStep], count: int) -> NodeCounts:
+    """The counts that the kept steps tell, of `count` steps: a node on which some never began is neither."""
+    states: dict[str, list[StepState]] = {}
     for one in steps:
         if "/" not in one.step:
-            states.setdefault(one.node, set()).add(one.state)
-    failed = sum(1 for found in states.values() if found - {StepState.SUCCEEDED})
-    return NodeCounts(len(nodes), failed, len(states) - failed)
+            states.setdefault(one.node, []).append(one.state)
+    done = sum(1 for found in states.values() if found == [StepState.SUCCEEDED] * count)
+    failed = sum(1 for found in states.values() if set(found) - {StepState.SUCCEEDED})
+    return NodeCounts(len(nodes), failed, done)
 
 
 def of_failed_nodes(before: Execution, steps: Iterable[NodeStep], count: int) -> Execution:
@@ -228,6 +229,11 @@ class Plan:
                 break
         self._begun.update(ready)
         return ready
+
+    @property
+    def is_running(self) -> bool:
+        """Whether any unit has begun and has no outcome yet."""
+        return bool(self._begun)
 
     def abort(self) -> None:
         """Begin nothing more. What has begun is still waited for."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from quarterdeck.core import executions, job_context
 from quarterdeck.core.connections import Connection
@@ -97,7 +97,7 @@ class Dispatch:
         if self.selection.left_out:
             self._say_left_out()
         if not names:
-            self.run.writer.message("No nodes matched", level=_ERR, step=self.prefix)
+            self.run.writer.message("No nodes matched", level=_ERR, step=self.prefix.rstrip("/"))
             return Verdict(state=State.FAILED, counts=NodeCounts(0, 0, 0))
         plan = executions.plan(
             names,
@@ -116,7 +116,7 @@ class Dispatch:
             f"{len(left_out)} nodes of the inventory are left out, they have no SSH user or no key: "
             f"{', '.join(left_out[:10])}{' …' if len(left_out) > 10 else ''}",
             level=_WARN,
-            step=self.prefix,
+            step=self.prefix.rstrip("/"),
         )
 
     async def _follow(self, plan: Plan, known: Iterable[Outcome]) -> None:
@@ -126,7 +126,7 @@ class Dispatch:
         running.add(stopping := asyncio.create_task(self._when_stopped(outcomes)))
         try:
             ready = plan.next(known)
-            while ready or plan.running:
+            while ready or plan.is_running:
                 for unit in ready:
                     task = asyncio.create_task(self._unit_into(outcomes, unit))
                     running.add(task)
@@ -199,7 +199,9 @@ class Dispatch:
         if isinstance(way.way, NoWay):
             return NodeResult(ending="refused", reason=way.way.reason)
         copy_directory = way.way.copy_directory if isinstance(way.way, Connection) else _copy_directory(way)
-        command = await self._prepared(step, values, copy_directory)
+        command = await self._unless_stopped(self._prepared(step, values, way, copy_directory))
+        if command is None:
+            return NodeResult(ending="aborted", reason="Stopped before it began.")
         transport = self.run.surroundings.transport(way, self.selection)
         user = way.way.hop.username if isinstance(way.way, Connection) else way.way.user or self.run.user
         sink = self.run.writer.sink(node=way.resource.name, step=label, user=user, mask=self._mask)
@@ -208,22 +210,42 @@ class Dispatch:
         finally:
             sink.finish()
 
+    async def _unless_stopped(self, preparing: Coroutine[Any, Any, Command]) -> Command | None:
+        """What is prepared; None when everything is to end before it is: a script may take long to fetch."""
+        task, stopping = asyncio.create_task(preparing), asyncio.create_task(self.run.stop.wait())
+        try:
+            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            task.cancel()
+            stopping.cancel()
+
     async def _prepared(
-        self, step: Exec | Script | ScriptFile | ScriptUrl, values: Values, copy_directory: str
+        self, step: Exec | Script | ScriptFile | ScriptUrl, values: Values, way: NodeWay, copy_directory: str
     ) -> Command:
         if isinstance(step, ScriptFile | ScriptUrl):
             content = await self.run.surroundings.script(step, values)
             arguments = job_context.command_line(step.args, values)
             environment = job_context.environment(values)
-            command = steps.script_command(content, arguments, environment, copy_directory=copy_directory)
-        else:
-            command = steps.command_of(step, values, copy_directory=copy_directory)
-        if not command.stdin and any(secret in command.line for secret in self.secrets):
+            return steps.script_command(content, arguments, environment, copy_directory=copy_directory)
+        command = steps.command_of(step, values, copy_directory=copy_directory)
+        if isinstance(step, Exec) and self._shows_secrets(step, values, command.line):
             # Everybody on the node could read the arguments of its shell.
-            line = job_context.command_line("", {})
-            script = command.line.encode(errors="surrogateescape") + b"\n"
-            return steps.script_command(script, line, command.environment, copy_directory=copy_directory)
+            start = _LOGIN_SHELL if isinstance(way.way, Connection) else ""
+            script = f"{start}{command.line}\n".encode(errors="surrogateescape")
+            nothing = job_context.command_line("", {})
+            return steps.script_command(script, nothing, command.environment, copy_directory=copy_directory)
         return command
+
+    def _shows_secrets(self, step: Exec, values: Values, line: str) -> bool:
+        """Whether a secret is in the line, as it is or in pieces between quotes."""
+        if not self.secrets:
+            return False
+        hidden = {
+            group: {name: "1" if any(one in value for one in self.secrets) else value for name, value in some.items()}
+            for group, some in values.items()
+        }
+        return any(one in line for one in self.secrets) or str(job_context.command_line(step.command, hidden)) != line
 
     async def _reference(self, step: JobRef, values: Values, unit: Unit, label: str) -> tuple[StepState, NodeResult]:
         """Run another job for this node, inside this execution."""
@@ -269,6 +291,13 @@ class Dispatch:
                 step=label,
                 user=self.run.user,
             )
+
+
+#: The user's own shell runs a line that comes over SSH, if the line had to become a script as well.
+_LOGIN_SHELL = (
+    'case "$_rd_shell:$SHELL" in :*/bash|:*/zsh|:*/ksh) _rd_shell=1; export _rd_shell; exec "$SHELL" "$0" ;; esac; '
+    "unset _rd_shell\n"
+)
 
 
 def _copy_directory(way: NodeWay) -> str:

@@ -4,9 +4,9 @@
     queue task ─┐                            ┌─ notice or look: aborted, or another worker's → stop
     look round ─┴─> claim ─> Dispatch.walk ──┴─> log stored ─> finish
 
-A worker owns an execution in an epoch and may write about it only in that. It looks round every second for
-executions that wait and for those of workers that are gone. What runs when this worker ends is left as it is: the next
-one takes it over.
+A worker owns an execution in an epoch and may write about it only in that; it takes some only while it holds the lock
+that shows that it lives. It looks round every second for executions that wait and for those of workers that are gone.
+What runs when this worker ends is left as it is: the next one takes it over.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from typing import TypeVar
 
 from quarterdeck.core import job_checks, job_context, options
 from quarterdeck.core.connections import Connection
-from quarterdeck.core.errors import Conflict, Invalid, Unavailable
+from quarterdeck.core.errors import Conflict, Invalid, QuarterdeckError, Unavailable
 from quarterdeck.core.executions import NodeCounts, State
 from quarterdeck.core.job_context import Context as Values
 from quarterdeck.core.jobs import JobRef, ScriptFile, ScriptUrl
 from quarterdeck.core.sites import Site
 from quarterdeck.engine import ssh
-from quarterdeck.engine.dispatch import Dispatch, Run, Verdict
+from quarterdeck.engine.dispatch import Dispatch, Run
 from quarterdeck.engine.fetching import Fetcher
 from quarterdeck.engine.local import Guard, LocalTransport
 from quarterdeck.engine.output import LogWriter
@@ -41,16 +41,23 @@ from quarterdeck.engine.ssh_access import Access
 from quarterdeck.engine.transports import HostKey, Transport
 from quarterdeck.services import execution_work, executions
 from quarterdeck.services.context import Context
-from quarterdeck.services.execution_work import Claimed, Local, NodeWay, Referenced, Selection
+from quarterdeck.services.execution_work import Claimed, Local, Look, NodeWay, Referenced, Selection
 from quarterdeck.storage import notices
+from quarterdeck.storage.sealing import WrongKey
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 LOOK_SECONDS = 1.0
-GONE_SECONDS = 2.5
+#: Looks are at least so far apart.
+_REST_SECONDS = 0.05
+#: After a restart of the database the living need a moment until they hold their locks again.
+GONE_SECONDS = 4.0
+#: What a worker that ends still gives the database to take what was written.
+LEAVE_SECONDS = 3.0
 _RETRY_SECONDS = 0.5
+_MOST_CONFLICTS = 20
 #: One writes what happens, the others claim, look and finish.
 THREADS = 3
 
@@ -71,15 +78,24 @@ class _Running:
 
 
 class Executions:
-    """What one worker process runs. `most` executions at a time; more wait for their turn, or for other workers."""
+    """What one worker process runs. `most` executions at a time; more wait for their turn, or for other workers.
+
+    `schedules_changed` is set whenever schedules may be due at other times.
+    """
 
     def __init__(
-        self, units: UnitsOfWork, site: Site, *, url: str, most: int, known_hosts: Sequence[Path] = ()
+        self,
+        units: UnitsOfWork,
+        site: Site,
+        *,
+        url: str,
+        most: int,
+        known_hosts: Sequence[Path] = (),
+        gone_seconds: float = GONE_SECONDS,
     ) -> None:
         self._units, self._site, self._url = units, site, url
-        self._most = most
+        self._most, self._gone_seconds = most, gone_seconds
         self._worker = 0
-        self._registered = asyncio.Event()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="executions")
         self._recorder = Recorder(units, self._threads)
         self._pool = ssh.Pool(known_hosts=known_hosts)
@@ -90,105 +106,151 @@ class Executions:
         #: workers that do not live, and since when we know
         self._missing: dict[int, float] = {}
         self._look = asyncio.Event()
+        #: whether the lock is held that shows that this worker lives
+        self._shows_life = False
+        #: more waits than there was room for
+        self._more = False
         self._stopping = False
+        self.schedules_changed = asyncio.Event()
 
     # -- from the outside -----------------------------------------------------------------
 
+    @property
+    def worker(self) -> int:
+        """The id of this worker; 0 until it is registered."""
+        return self._worker
+
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`; then leave everything that runs to other workers, its commands ended."""
-        self._worker = await self._unit(lambda ctx: ctx.store.workers.add(socket.gethostname(), os.getpid()))
-        self._registered.set()
-        background = [asyncio.create_task(self._listen()), asyncio.create_task(self._look_round())]
+        serving = asyncio.create_task(self._serve(), name="executions")
+        stopping = asyncio.create_task(stop.wait())
         try:
-            await stop.wait()
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stopping = True
-            for task in background:
-                task.cancel()
-            await asyncio.wait(background)
+            serving.cancel()
+            stopping.cancel()
+            await asyncio.wait({serving, stopping})
             await self._leave_all()
+        if not serving.cancelled():
+            serving.result()
 
     async def take(self, execution_id: int) -> None:
-        """Begin with an execution that waits, unless it is taken or this worker has enough; for the queue's task."""
-        await self._registered.wait()
+        """Begin with an execution that waits, unless it is taken or this worker has enough; for the queue's task.
+
+        What cannot be taken now is found again by whoever looks round next.
+        """
+        await self._take(execution_id, None)
+
+    # -- taking ---------------------------------------------------------------------------
+
+    async def _take(self, execution_id: int, owner: int | None) -> None:
+        """Take what has no owner, or one that is gone. One at a time, so that nothing is both claimed and not known."""
         async with self._claiming:
-            if self._stopping or execution_id in self._running or len(self._running) >= self._most:
+            if self._stopping or not self._shows_life or execution_id in self._running:
                 return
-            claimed = await self._unit(lambda ctx: self._claim(ctx, execution_id))
-            if claimed is not None:
+            if len(self._running) >= self._most:
+                self._more = True
+                return
+            claimed = await self._claimed(execution_id, owner)
+            if claimed is not None and not self._stopping:
+                if owner is not None:
+                    log.warning("execution %d is taken over from worker %d", execution_id, owner)
                 self._start(claimed)
 
-    def _claim(self, ctx: Context, execution_id: int) -> Claimed | None:
+    async def _claimed(self, execution_id: int, owner: int | None) -> Claimed | None:
+        try:
+            return await self._once(lambda ctx: self._claim(ctx, execution_id, owner))
+        except (WrongKey, QuarterdeckError) as error:
+            if isinstance(error, Conflict | Unavailable) and not isinstance(error, WrongKey):
+                log.warning("execution %d has to wait: %s", execution_id, error.message)
+                return None
+            reason = error.message
+        except Exception as error:
+            log.exception("execution %d cannot be run", execution_id)
+            reason = f"Internal error: {error}"
+        await self._once(lambda ctx: execution_work.fail(ctx, execution_id, self._worker, owner, reason))
+        return None
+
+    def _claim(self, ctx: Context, execution_id: int, owner: int | None) -> Claimed | None:
         if execution_work.is_draining(ctx, self._worker):
             return None
-        return execution_work.claim(ctx, execution_id, self._worker)
+        if owner is None:
+            return execution_work.claim(ctx, execution_id, self._worker)
+        return execution_work.take_over(ctx, execution_id, owner, self._worker)
 
     # -- watching -------------------------------------------------------------------------
 
+    async def _serve(self) -> None:
+        self._worker = await self._unit(lambda ctx: ctx.store.workers.add(*_process()))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen())
+            group.create_task(self._look_round())
+
     async def _listen(self) -> None:
-        async for notice in notices.listen(self._url, worker=self._worker):
+        async for notice in notices.listen(self._url, worker=self._worker, lost=self._lost):
             kind, _, number = notice.partition(" ")
-            if not notice or (kind == "execution" and int(number) in self._running):
+            if not notice:
+                self._shows_life = True
+            if not notice or kind == "schedules":
+                self.schedules_changed.set()
+            if not notice or (kind == "stop" and int(number) in self._running):
                 self._look.set()
 
+    def _lost(self) -> None:
+        """Others may take over what runs here; what they do not take goes on."""
+        self._shows_life = False
+
     async def _look_round(self) -> None:
-        loop, next_others = asyncio.get_running_loop(), 0.0
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._look.wait(), LOOK_SECONDS)
             self._look.clear()
             try:
-                await self._check_running()
-                if loop.time() >= next_others:
-                    next_others = loop.time() + LOOK_SECONDS
-                    await self._check_others()
+                await self._look_now()
             except (Conflict, Unavailable) as error:
                 log.warning("looking after executions has to wait: %s", error.message)
             except Exception:
                 log.exception("looking after executions failed")
+            await asyncio.sleep(_REST_SECONDS)
 
-    async def _check_running(self) -> None:
-        """Stop what was aborted, and what is another's."""
-        if not self._running:
+    async def _look_now(self) -> None:
+        running, room = list(self._running), self._most - len(self._running)
+        found = await self._once(lambda ctx: execution_work.look(ctx, self._worker, running, room))
+        self._stop_some(running, found)
+        if not found.registered:
+            await self._once(lambda ctx: ctx.store.workers.add_again(self._worker, *_process()))
+        if found.draining:
             return
-        known = await self._once(lambda ctx: ctx.store.executions.epochs(list(self._running)))
-        for execution_id, one in list(self._running.items()):
-            epoch, abort_at = known.get(execution_id, (None, None))
+        self._more = len(found.waiting) >= room
+        for execution_id in found.waiting:
+            await self._take(execution_id, None)
+        gone = self._gone(found.gone)
+        for execution_id, owner in found.owned.items():
+            # One that is ours and does not run here: we never heard that we got it, or could not end it.
+            if owner in gone or (owner == self._worker and execution_id not in self._running):
+                await self._take(execution_id, owner)
+
+    def _stop_some(self, running: Sequence[int], found: Look) -> None:
+        """Stop what was aborted, and what is another's."""
+        for execution_id in running:
+            one = self._running.get(execution_id)
+            if one is None:
+                continue
+            epoch, wanted_by = found.running.get(execution_id, (None, None))
             if epoch != one.claimed.epoch:
                 one.given_up = True
                 one.run.stop.set()
-            elif abort_at is not None and not one.abort:
-                one.abort = await self._once(partial(_aborting_user, execution_id))
-                one.run.writer.message(f"Aborted by {one.abort}", level="WARN", user=one.abort)
+            elif wanted_by is not None and not one.abort:
+                one.abort = wanted_by
+                one.run.writer.message(f"Aborted by {wanted_by}", level="WARN", user=wanted_by)
                 one.run.stop.set()
 
-    async def _check_others(self) -> None:
-        """Take what waits, and what belonged to workers that are gone."""
-        if await self._once(lambda ctx: execution_work.is_draining(ctx, self._worker)):
-            return
-        for execution_id in await self._once(lambda ctx: ctx.store.executions.waiting(self._most)):
-            await self.take(execution_id)
-        owned = await self._once(lambda ctx: ctx.store.executions.owned())
-        gone = await self._gone(set(owned.values()) - {self._worker})
-        for execution_id, owner in owned.items():
-            if owner in gone:
-                await self._take_over(execution_id, owner)
-
-    async def _gone(self, owners: set[int]) -> set[int]:
-        """Those that were gone already a while ago: after a restart of the database the living need a moment."""
+    def _gone(self, missing: frozenset[int]) -> set[int]:
+        """Those that were gone already a while ago."""
         now = asyncio.get_running_loop().time()
-        missing = await self._once(lambda ctx: execution_work.gone(ctx, owners)) if owners else set()
         self._missing = {owner: self._missing.get(owner, now) for owner in missing}
-        return {owner for owner, since in self._missing.items() if now - since >= GONE_SECONDS}
-
-    async def _take_over(self, execution_id: int, owner: int) -> None:
-        async with self._claiming:
-            if self._stopping or execution_id in self._running or len(self._running) >= self._most:
-                return
-            claimed = await self._once(lambda ctx: execution_work.take_over(ctx, execution_id, owner, self._worker))
-            if claimed is not None:
-                log.warning("execution %d is taken over from worker %d", execution_id, owner)
-                self._start(claimed)
+        return {owner for owner, since in self._missing.items() if now - since >= self._gone_seconds}
 
     # -- one execution --------------------------------------------------------------------
 
@@ -215,54 +277,68 @@ class Executions:
         one = _Running(claimed, run)
         self._running[execution.id] = one
         one.task = asyncio.create_task(self._run_whole(one), name=f"execution {execution.id}")
-        one.task.add_done_callback(lambda _: self._ended(execution.id))
+        one.task.add_done_callback(partial(self._ended, execution.id))
         if execution.abort_at is not None:
             self._look.set()
 
-    def _ended(self, execution_id: int) -> None:
+    def _ended(self, execution_id: int, task: asyncio.Task[None]) -> None:
         self._running.pop(execution_id, None)
-        self._look.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the end of execution %d could not be kept", execution_id, exc_info=error)
+        if self._more:
+            self._look.set()
 
     async def _run_whole(self, one: _Running) -> None:
-        claimed, run = one.claimed, one.run
+        run = one.run
+        counts: NodeCounts | None = None
         try:
             with self._time_limit(one):
-                verdict = await self._walk(one)
+                state, counts = await self._walk(one)
             if one.given_up:
                 await run.writer.discard()
                 return
-            if one.timed_out:
-                run.writer.message(f"The job took longer than {claimed.job.timeout}", level="ERR", user=run.user)
             await run.writer.close()
             await self._recorder.written()
-            await self._finish(one, verdict)
         except asyncio.CancelledError:
-            await run.writer.discard()
+            await self._keep_rest(one)
             raise
         except Exception:
-            log.exception("execution %d failed", claimed.execution.id)
-            await self._finish(one, Verdict(state=State.FAILED, counts=NodeCounts(0, 0, 0)))
+            log.exception("execution %d failed", run.execution_id)
+            await run.writer.discard()
+            state = State.FAILED
+        epoch = one.claimed.epoch
+        await self._unit(lambda ctx: executions.finish(ctx, run.execution_id, epoch, state, counts))
 
-    async def _walk(self, one: _Running) -> Verdict:
+    async def _walk(self, one: _Running) -> tuple[State, NodeCounts]:
         claimed, run = one.claimed, one.run
         if claimed.taken_over:
             run.writer.message(execution_work.LOST, level="WARN", user=run.user)
-        chain = (claimed.job.id,) if claimed.job.id is not None else ()
         dispatch = Dispatch(
             run=run,
             job=claimed.job,
             options=claimed.options,
             selection=claimed.selection,
             secrets=tuple(options.secrets(claimed.job.options, claimed.options)),
-            chain=chain,
+            chain=(claimed.job.id,) if claimed.job.id is not None else (),
         )
-        return await dispatch.walk(execution_work.outcomes(claimed.steps))
+        verdict = await dispatch.walk(execution_work.outcomes(claimed.steps))
+        if verdict.state is State.ABORTED and not (one.abort or one.timed_out or one.given_up):
+            # The database refused the beginning of a step before we heard why.
+            ids = [run.execution_id]
+            self._stop_some(ids, await self._unit(lambda ctx: execution_work.look(ctx, self._worker, ids, 0)))
+        if one.timed_out and verdict.state is State.ABORTED:
+            run.writer.message(f"The job took longer than {self._limit(claimed)}", level="ERR", user=run.user)
+            return State.FAILED, verdict.counts
+        return verdict.state, verdict.counts
+
+    def _limit(self, claimed: Claimed) -> str:
+        text = job_context.replaced(claimed.job.timeout, job_context.context(claimed.options, {}))
+        return options.Mask(options.secrets(claimed.job.options, claimed.options)).text(text)
 
     @contextlib.contextmanager
     def _time_limit(self, one: _Running) -> Iterator[None]:
         """Stop the execution when its job's time is up."""
-        claimed = one.claimed
-        text = job_context.replaced(claimed.job.timeout, job_context.context(claimed.options, {}))
+        text = self._limit(one.claimed)
         seconds = job_checks.timeout_seconds(text)
         if seconds is None:
             one.run.writer.message(f"Timeout is not a time like 90 or 1h 30m: {text}", level="WARN")
@@ -278,22 +354,28 @@ class Executions:
             if timer is not None:
                 timer.cancel()
 
-    async def _finish(self, one: _Running, verdict: Verdict) -> None:
-        state = State.FAILED if one.timed_out and verdict.state is State.ABORTED else verdict.state
-        claimed = one.claimed
-        await self._unit(lambda ctx: executions.finish(ctx, claimed.execution.id, claimed.epoch, state, verdict.counts))
+    # -- leaving --------------------------------------------------------------------------
 
     async def _leave_all(self) -> None:
         """End what runs here, without a word: what happened is told by who takes it over."""
-        tasks = [one.task for one in self._running.values() if one.task is not None]
+        async with self._claiming:
+            tasks = [one.task for one in self._running.values() if one.task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await self._recorder.close()
+        await self._recorder.close(LEAVE_SECONDS)
         await self._pool.close()
         await asyncio.to_thread(self._guard.close)
         self._threads.shutdown(wait=True)
+
+    async def _keep_rest(self, one: _Running) -> None:
+        """What came until now is kept, if the database is there."""
+        if not one.given_up:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(LEAVE_SECONDS):
+                    await one.run.writer.close()
+        await one.run.writer.discard()
 
     # -- what dispatches ask for ----------------------------------------------------------
 
@@ -322,10 +404,14 @@ class Executions:
 
     async def _unit(self, function: Callable[[Context], T]) -> T:
         """One unit of work on a thread; a lost database is waited for."""
+        conflicts = 0
         while True:
             try:
                 return await self._once(function)
             except (Conflict, Unavailable) as error:
+                conflicts += isinstance(error, Conflict)
+                if isinstance(error, WrongKey) or conflicts > _MOST_CONFLICTS:
+                    raise
                 log.warning("an execution waits for the database: %s", error.message)
                 await asyncio.sleep(_RETRY_SECONDS)
 
@@ -363,8 +449,8 @@ class _Surroundings:
         await self._of.unit_as(self._claimed, see)
 
 
-def _aborting_user(execution_id: int, ctx: Context) -> str:
-    return ctx.store.executions.get(execution_id).aborted_by
+def _process() -> tuple[str, int]:
+    return socket.gethostname(), os.getpid()
 
 
 def _access(way: Connection, selection: Selection) -> Access:

@@ -9,8 +9,9 @@ worker's by now is dropped.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -32,6 +33,10 @@ _RETRY_SECONDS = 0.5
 UnitsOfWork = Callable[[], AbstractContextManager[Context]]
 
 
+class Unwritable(Exception):
+    """What an execution wants to have kept cannot be kept, whatever one tries."""
+
+
 @dataclass(slots=True)
 class _Batch:
     """What waits to be written, with the futures of those who want to know."""
@@ -39,11 +44,31 @@ class _Batch:
     begins: list[tuple[StepBegin, asyncio.Future[bool]]] = field(default_factory=list)
     ends: list[tuple[StepEnd, int]] = field(default_factory=list)
     blocks: list[tuple[LogBlock, int]] = field(default_factory=list)
-    written: list[asyncio.Future[None]] = field(default_factory=list)
+    #: with the execution whose blocks they are about; 0 for whoever just wants to know
+    written: list[tuple[int, asyncio.Future[None]]] = field(default_factory=list)
+    #: an earlier attempt may have come through
+    again: bool = False
 
     @property
     def is_empty(self) -> bool:
         return not (self.begins or self.ends or self.blocks or self.written)
+
+    @property
+    def executions(self) -> set[int]:
+        """Whose it is."""
+        ids = {one.execution_id for one, _ in self.begins} | {one.execution_id for one, _ in self.ends}
+        return ids | {one.execution_id for one, _ in self.blocks}
+
+    def parts(self) -> Iterator[_Batch]:
+        """One batch for each execution, and one for what is nobody's."""
+        for execution in (*sorted(self.executions), 0):
+            yield _Batch(
+                begins=[one for one in self.begins if one[0].execution_id == execution],
+                ends=[one for one in self.ends if one[0].execution_id == execution],
+                blocks=[one for one in self.blocks if one[0].execution_id == execution],
+                written=[one for one in self.written if one[0] == execution],
+                again=self.again,
+            )
 
 
 class Recorder:
@@ -69,22 +94,32 @@ class Recorder:
         self._run()
 
     async def keep(self, blocks: Sequence[LogBlock], epoch: int) -> None:
-        """Keep blocks of a log; returns when they are stored, or dropped because the execution is another's."""
+        """Keep blocks of an execution's log; returns when they are stored, or dropped because it is another's.
+
+        Raises Unwritable when they cannot be stored.
+        """
         self._batch.blocks += [(block, epoch) for block in blocks]
-        await self.written()
+        await self._written(blocks[0].execution_id if blocks else 0)
 
     async def written(self) -> None:
         """Wait until everything that was noted so far is written."""
+        await self._written(0)
+
+    async def close(self, seconds: float) -> None:
+        """Stop writing; what is not written within this time is lost."""
+        if self._task is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.written()
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _written(self, execution_id: int) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._batch.written.append(future)
+        self._batch.written.append((execution_id, future))
         self._run()
         await future
-
-    async def close(self) -> None:
-        """Stop writing; what waits is lost."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
 
     def _run(self) -> None:
         self._wake.set()
@@ -100,38 +135,58 @@ class Recorder:
                 await self._write(batch)
 
     async def _write(self, batch: _Batch) -> None:
-        loop = asyncio.get_running_loop()
-        allowed: set[StepBegin] = set()
-        while True:
-            try:
-                allowed = await loop.run_in_executor(self._executor, self._in_one_unit, batch)
-                break
-            except (Conflict, Unavailable) as error:
-                log.warning("what executions did waits to be written: %s", error.message)
-                await asyncio.sleep(_RETRY_SECONDS)
-            except Exception:
-                log.exception("what executions did could not be written")
-                break
+        try:
+            allowed = await self._in_the_end(batch)
+        except Exception as error:
+            if len(batch.executions) > 1:
+                # One of them spoils it for all: each on its own.
+                for part in batch.parts():
+                    await self._write(part)
+                return
+            log.exception("what executions did could not be written")
+            _refuse(batch, error)
+            return
         for begin, future in batch.begins:
             _tell(future, begin in allowed)
-        for done in batch.written:
+        for _, done in batch.written:
             _tell(done, None)
 
+    async def _in_the_end(self, batch: _Batch) -> set[StepBegin]:
+        """Write it, however long the database is away; the steps that may begin."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return await loop.run_in_executor(self._executor, self._in_one_unit, batch)
+            except (Conflict, Unavailable) as error:
+                log.warning("what executions did waits to be written: %s", error.message)
+                batch.again = True
+                await asyncio.sleep(_RETRY_SECONDS)
+
     def _in_one_unit(self, batch: _Batch) -> set[StepBegin]:
+        ids = batch.executions
+        if not ids:
+            return set()
         with self._units() as ctx:
-            wanted = {one.execution_id for one, _ in batch.ends} | {one.execution_id for one, _ in batch.blocks}
-            held = ctx.store.executions.hold(wanted) if wanted else {}
+            store = ctx.store.executions
+            held = store.hold(ids) if batch.ends or batch.blocks else {}
             if ends := [one for one, epoch in batch.ends if held.get(one.execution_id) == epoch]:
-                ctx.store.executions.end_steps(ends)
+                store.end_steps(ends)
             if blocks := [one for one, epoch in batch.blocks if held.get(one.execution_id) == epoch]:
                 ctx.store.logs.append(blocks)
-            begun = ctx.store.executions.begin_steps([one for one, _ in batch.begins]) if batch.begins else []
-            self._tell_others(ctx, held, begun)
+            begins = [one for one, _ in batch.begins]
+            begun = store.begin_steps(begins, again=batch.again) if begins else []
+            notices.execution_changed(ctx.store, *sorted(ids))
         return set(begun)
 
-    def _tell_others(self, ctx: Context, held: Iterable[int], begun: Iterable[StepBegin]) -> None:
-        for execution_id in {*held, *(one.execution_id for one in begun)}:
-            notices.execution_changed(ctx.store, execution_id)
+
+def _refuse(batch: _Batch, error: Exception) -> None:
+    for _, begun in batch.begins:
+        _tell(begun, value=False)
+    for execution, done in batch.written:
+        if not execution:
+            _tell(done, None)
+        elif not done.done():
+            done.set_exception(Unwritable(str(error)))
 
 
 def _tell(future: asyncio.Future[T], value: T) -> None:

@@ -7,24 +7,30 @@ caller's unit of work; running is the engine's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from quarterdeck.core import accounts, connections, executions, job_context, job_references, node_filters, options
 from quarterdeck.core.accounts import Account
 from quarterdeck.core.connections import Address, Connection
-from quarterdeck.core.errors import Invalid
-from quarterdeck.core.executions import Execution, NodeStep
+from quarterdeck.core.errors import Forbidden, Invalid
+from quarterdeck.core.executions import Execution, NodeStep, State
 from quarterdeck.core.job_context import Context as Values
 from quarterdeck.core.jobs import Job, JobRef
+from quarterdeck.core.logs import LogEntry
 from quarterdeck.core.projects import Project
 from quarterdeck.core.resources import Resource
 from quarterdeck.core.secrets import Secret
+from quarterdeck.formats import log_blocks
 from quarterdeck.services import access, resources
+from quarterdeck.services import executions as all_executions
 from quarterdeck.services.context import Context
+from quarterdeck.storage.logs import LogBlock
 
 LOST = "The worker that ran it is gone; a step that had begun is not run again."
+_NOT_ALLOWED = "Running on this node is not allowed to {user} any more."
+_RIGHTS = {"job": "job.run", "adhoc": "adhoc.run"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,39 @@ class Claimed:
     log_end: tuple[int, int] = (0, 0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a worker sees when it looks round.
+
+    `registered`: it is still listed. `running`: epoch, and who wants an abort if somebody does, of those asked for that
+    have not ended. `waiting`: what it may take. `owned`: owner of every execution that has begun and not ended.
+    `gone`: those of the owners that do not live.
+    """
+
+    registered: bool
+    draining: bool
+    running: Mapping[int, tuple[int, str | None]]
+    waiting: Sequence[int]
+    owned: Mapping[int, int]
+    gone: frozenset[int]
+
+
+def look(ctx: Context, worker: int, running: Sequence[int], room: int) -> Look:
+    """Everything that a worker wants to know from time to time; `room` is how many executions it would take."""
+    store = ctx.store
+    record = store.workers.find(worker)
+    draining = record is not None and record.draining
+    owned = {} if draining else store.executions.owned()
+    return Look(
+        registered=record is not None,
+        draining=draining,
+        running=store.executions.epochs(running) if running else {},
+        waiting=store.executions.waiting(room) if room and not draining else (),
+        owned=owned,
+        gone=frozenset(owner for owner in set(owned.values()) - {worker} if store.workers.is_gone(owner)),
+    )
+
+
 def claim(ctx: Context, execution_id: int, worker: int) -> Claimed | None:
     """Take an execution that waits; None when somebody else has it or it is over."""
     epoch = ctx.store.executions.claim(execution_id, worker, from_owner=None)
@@ -84,8 +123,11 @@ def claim(ctx: Context, execution_id: int, worker: int) -> Claimed | None:
 
 
 def take_over(ctx: Context, execution_id: int, owner: int, worker: int) -> Claimed | None:
-    """Take an execution from a worker that is gone; what had begun there is ended as abandoned. None if it lives."""
-    if not ctx.store.workers.is_gone(owner):
+    """Take an execution from a worker that is gone; what had begun there is ended as abandoned. None if it lives.
+
+    `owner` may be the worker itself, for what it has without knowing of it.
+    """
+    if owner != worker and not ctx.store.workers.is_gone(owner):
         return None
     epoch = ctx.store.executions.claim(execution_id, worker, from_owner=owner)
     if epoch is None:
@@ -94,13 +136,29 @@ def take_over(ctx: Context, execution_id: int, owner: int, worker: int) -> Claim
     return _claimed(ctx, execution_id, epoch, taken_over=True)
 
 
+def fail(ctx: Context, execution_id: int, worker: int, owner: int | None, reason: str) -> bool:
+    """End what cannot be run at all; False when somebody else has it or it is over. `owner`: who has it now."""
+    epoch = ctx.store.executions.claim(execution_id, worker, from_owner=owner)
+    if epoch is None:
+        return False
+    number, offset, _ = ctx.store.logs.end(execution_id)
+    text = reason.encode(errors="backslashreplace") + b"\n"
+    data = log_blocks.encode([LogEntry(ctx.now, "ERR", "", "", "", text)])
+    block = LogBlock(
+        execution_id=execution_id, number=number, at=ctx.now, offset=offset, size=len(text), lines=1, data=data
+    )
+    ctx.store.logs.append([block])
+    return all_executions.finish(ctx, execution_id, epoch, State.FAILED)
+
+
 def _claimed(ctx: Context, execution_id: int, epoch: int, *, taken_over: bool) -> Claimed:
     work = ctx.store.executions.work(execution_id)
     account = _account(ctx, work.execution)
+    _require_right(account, work.execution)
     mine = replace(ctx, account=account, events=[])
     selection = select(mine, work.job, work.options, work.execution.nodes)
-    names = [one.resource.name for one in selection.nodes]
-    ctx.store.executions.set_nodes(execution_id, epoch, names)
+    if not taken_over:
+        ctx.store.executions.set_nodes(execution_id, epoch, [one.resource.name for one in selection.nodes])
     number, offset, _ = ctx.store.logs.end(execution_id)
     return Claimed(
         execution=work.execution,
@@ -125,15 +183,16 @@ def _account(ctx: Context, execution: Execution) -> Account:
     return found
 
 
+def _require_right(account: Account, execution: Execution) -> None:
+    """Raises Forbidden: an account may lose its rights while the execution waits, or before a schedule is due."""
+    if _RIGHTS[execution.kind] not in account.rights:
+        raise Forbidden(f"'{execution.user}', who started it, has not the right {_RIGHTS[execution.kind]} any more.")
+
+
 def is_draining(ctx: Context, worker: int) -> bool:
     """Whether a worker is to begin nothing more."""
     found = ctx.store.workers.find(worker)
     return found is not None and found.draining
-
-
-def gone(ctx: Context, owners: Iterable[int]) -> set[int]:
-    """Those of these workers that do not live."""
-    return {owner for owner in owners if ctx.store.workers.is_gone(owner)}
 
 
 # -- nodes ------------------------------------------------------------------------------------
@@ -145,18 +204,23 @@ def select(ctx: Context, job: Job, values: Mapping[str, str], preset: Sequence[s
     if project is None:
         return Selection()
     known = resources.of_project(ctx, project)
-    found = _named(known, preset) if preset is not None else _filtered(ctx, job, values, known)
-    allowed = access.nodes(ctx, project.name, found, "run")
+    if preset is not None:
+        return _opened(ctx, tuple(_preset(ctx, project, known, preset)), ())
+    allowed = access.nodes(ctx, project.name, _filtered(ctx, job, values, known), "run")
     ways = [NodeWay(one, _way(ctx, project, one)) for one in allowed]
     unreachable = {one.resource.name for one in ways if isinstance(one.way, NoWay) and _is_inventoried(one.resource)}
     kept = tuple(one for one in ways if one.resource.name not in unreachable)
     return _opened(ctx, kept, tuple(sorted(unreachable)))
 
 
-def _named(known: Iterable[Resource], names: Sequence[str]) -> list[Resource]:
+def _preset(ctx: Context, project: Project, known: Iterable[Resource], names: Sequence[str]) -> Iterator[NodeWay]:
     """In this order; a node that is not in the project any more keeps its place, so that its end is told."""
     by_name = {one.name: one for one in known}
-    return [by_name.get(name) or Resource(name) for name in names]
+    found = [by_name.get(name) or Resource(name) for name in names]
+    allowed = {one.name for one in access.nodes(ctx, project.name, found, "run")}
+    for one in found:
+        refused = NoWay(_NOT_ALLOWED.format(user=ctx.account.name))
+        yield NodeWay(one, _way(ctx, project, one) if one.name in allowed else refused)
 
 
 def _filtered(ctx: Context, job: Job, values: Mapping[str, str], known: list[Resource]) -> list[Resource]:

@@ -166,17 +166,28 @@ def abort(ctx: Context, execution_id: str) -> AbortAnswer:
     execution = _numbered(ctx, execution_id, lock=True)
     if not _may_kill(ctx, execution):
         return AbortAnswer(_as_it_is(execution), "failed", execution.state, "unauthorized")
-    alive = execution.owner is None or not ctx.store.workers.is_gone(execution.owner)
+    alive = _has_somebody(ctx, execution)
     answer = executions.abort_answer(execution, alive=alive)
     if execution.state is not State.RUNNING:
         return answer
     ctx.store.executions.ask_to_abort(execution.id, ctx.account.name)
-    if alive:
+    if alive and execution.owner is not None:
         queue.defer(ctx.store, END_TASK, {"execution": execution.id}, delay=_ABORT_PATIENCE)
+        notices.execution_to_stop(ctx.store, execution.id)
         notices.execution_changed(ctx.store, execution.id)
-    else:
+    else:  # nothing of it has begun, or nobody is there to end it
         end_aborted(ctx, execution.id)
     return answer
+
+
+def _has_somebody(ctx: Context, execution: Execution) -> bool:
+    """Whether its worker lives, or, while it waits, any worker does."""
+    if execution.state is not State.RUNNING:
+        return False
+    table = ctx.store.workers
+    if execution.owner is not None:
+        return not table.is_gone(execution.owner)
+    return any(not table.is_gone(one.id) for one in table.all())
 
 
 def _as_it_is(execution: Execution) -> str:
@@ -197,6 +208,7 @@ def end_aborted(ctx: Context, execution_id: int) -> bool:
     if epoch is None:
         return False
     ctx.store.executions.abandon_steps(execution_id, "The worker did not end it in time.")
+    notices.execution_to_stop(ctx.store, execution_id)
     return finish(ctx, execution_id, epoch, State.ABORTED)
 
 
@@ -206,11 +218,15 @@ def end_aborted(ctx: Context, execution_id: int) -> bool:
 def finish(ctx: Context, execution_id: int, epoch: int, verdict: State, counts: NodeCounts | None = None) -> bool:
     """Set the end, and all that follows from it; False when it is another's, or has ended.
 
-    Without counts they are told by the steps that were kept.
+    Without counts they are told by the steps that were kept. A step of which nobody knows the end is abandoned.
     """
-    before = ctx.store.executions.get(execution_id)
-    work_steps = ctx.store.executions.steps(execution_id)
-    found = counts or executions.counts_of(before.nodes or (), work_steps)
+    # The lock: whoever asks for an abort from now on hears that it has ended.
+    before = ctx.store.executions.get(execution_id, lock=True)
+    if before.ended is not None or before.epoch != epoch:
+        return False
+    ctx.store.executions.abandon_steps(execution_id, "Nobody knows how it ended.")
+    job = ctx.store.executions.job_of(execution_id)
+    found = counts or _told_counts(ctx, before, job)
     columns: dict[str, Any] = {
         "succeeded": verdict is State.SUCCEEDED,
         "cancelled": before.abort_at is not None,
@@ -221,7 +237,6 @@ def finish(ctx: Context, execution_id: int, epoch: int, verdict: State, counts: 
         return False
     ended = ctx.store.executions.get(execution_id)
     saved = ctx.store.jobs.find(ended.job_id) if ended.job_id is not None else None
-    job = ctx.store.executions.work(execution_id).job
     _remember(ctx, ended, job, found)
     if saved is not None and ended.succeeded:
         durations = ctx.store.executions.durations_ms(saved.id, _AVERAGED)
@@ -229,6 +244,11 @@ def finish(ctx: Context, execution_id: int, epoch: int, verdict: State, counts: 
     ctx.emit(ExecutionEnded(execution_id))
     notices.execution_changed(ctx.store, execution_id)
     return True
+
+
+def _told_counts(ctx: Context, execution: Execution, job: Job) -> NodeCounts:
+    kept = ctx.store.executions.steps(execution.id)
+    return executions.counts_of(execution.nodes or (), kept, len(job.sequence.steps))
 
 
 def _remember(ctx: Context, ended: Execution, job: Job, counts: NodeCounts) -> None:

@@ -116,12 +116,20 @@ class ExecutionTable:
         return found
 
     def work(self, execution_id: int) -> Work:
-        """The execution with what running it takes. Raises NotFound, Unavailable."""
+        """The execution with what running it takes. Raises NotFound, WrongKey, Unavailable."""
         row = self._store.run(sqlalchemy.select(executions).where(executions.c.id == execution_id)).first()
         if row is None:
             raise NotFound(NOT_FOUND.format(id=execution_id))
         options = msgspec.json.decode(self._store.sealer.open(row.options), type=dict[str, str])
         return Work(execution=_from_row(row), job=job_documents.draft(row.definition).job, options=options)
+
+    def job_of(self, execution_id: int) -> Job:
+        """The job as it was when the execution began. Raises NotFound."""
+        query = sqlalchemy.select(executions.c.definition).where(executions.c.id == execution_id)
+        definition = self._store.run(query).scalar()
+        if definition is None:
+            raise NotFound(NOT_FOUND.format(id=execution_id))
+        return job_documents.draft(definition).job
 
     def matching(self, query: ExecutionQuery) -> list[Execution]:
         """The executions asked for: running ones first, then the newest end first."""
@@ -177,12 +185,13 @@ class ExecutionTable:
         )
         return {row.id: row.owner for row in self._store.rows(query)}
 
-    def epochs(self, ids: Iterable[int]) -> dict[int, tuple[int, datetime | None]]:
-        """Epoch and time of a wanted abort, of those of these executions that have not ended."""
-        query = sqlalchemy.select(executions.c.id, executions.c.epoch, executions.c.abort_at).where(
-            executions.c.id.in_(list(ids)), executions.c.ended_at.is_(None)
+    def epochs(self, ids: Iterable[int]) -> dict[int, tuple[int, str | None]]:
+        """Epoch, and who asked for an abort if somebody did, of those of these executions that have not ended."""
+        table = executions.c
+        query = sqlalchemy.select(table.id, table.epoch, table.abort_at, table.aborted_by).where(
+            table.id.in_(list(ids)), table.ended_at.is_(None)
         )
-        return {row.id: (row.epoch, row.abort_at) for row in self._store.rows(query)}
+        return {row.id: (row.epoch, row.aborted_by if row.abort_at else None) for row in self._store.rows(query)}
 
     def hold(self, ids: Iterable[int]) -> dict[int, int]:
         """Epochs of those of these executions that have not ended; they stay so until this unit of work is over."""
@@ -217,21 +226,23 @@ class ExecutionTable:
 
     # -- steps ----------------------------------------------------------------------------
 
-    def begin_steps(self, begins: Sequence[StepBegin]) -> list[StepBegin]:
+    def begin_steps(self, begins: Sequence[StepBegin], *, again: bool = False) -> list[StepBegin]:
         """Note steps that are about to begin, in one statement; returns those that may.
 
-        One that was noted before, or whose execution has another epoch, has ended or is to end, may not.
+        One that was noted before, or whose execution has another epoch, has ended or is to end, may not. `again`: it
+        is not known whether an earlier attempt to note these came through.
         """
-        rows = self._store.run(
-            _BEGIN,
-            {
-                "now": self._store.now,
-                "ids": [one.execution_id for one in begins],
-                "epochs": [one.epoch for one in begins],
-                "steps": [one.step for one in begins],
-                "nodes": [one.node for one in begins],
-            },
-        ).all()
+        wanted = {
+            "now": self._store.now,
+            "ids": [one.execution_id for one in begins],
+            "epochs": [one.epoch for one in begins],
+            "steps": [one.step for one in begins],
+            "nodes": [one.node for one in begins],
+        }
+        rows = [*self._store.run(_BEGIN, wanted).all()]
+        if again:
+            # A change of owner ends what had begun, so what has begun now has in this epoch: it is the caller's.
+            rows += self._store.run(_BEGUN, wanted).all()
         begun = {(row.execution_id, row.step, row.node) for row in rows}
         return [one for one in begins if (one.execution_id, one.step, one.node) in begun]
 
@@ -284,6 +295,15 @@ _BEGIN = sqlalchemy.text(
     FROM wanted w JOIN live ON live.id = w.execution_id AND live.epoch = w.epoch
     ON CONFLICT DO NOTHING
     RETURNING execution_id, step, node
+    """
+)
+_BEGUN = sqlalchemy.text(
+    """
+    SELECT s.execution_id, s.step, s.node
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[]), CAST(:steps AS text[]), CAST(:nodes AS text[]))
+        AS w(execution_id, epoch, step, node)
+    JOIN executions x ON x.id = w.execution_id AND x.epoch = w.epoch AND x.ended_at IS NULL AND x.abort_at IS NULL
+    JOIN execution_steps s ON (s.execution_id, s.step, s.node) = (w.execution_id, w.step, w.node) AND s.state = 'begun'
     """
 )
 _END = sqlalchemy.text(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -26,12 +26,23 @@ log = logging.getLogger(__name__)
 _CHANNEL = "quarterdeck"
 _RECONNECT_SECONDS = 1.0
 #: A host that is gone is noticed after idle + count x interval seconds, on both sides.
-_KEEPALIVE: dict[str, Any] = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+_KEEPALIVE: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 11_000,
+    "connect_timeout": 10,
+}
 
 
-def execution_changed(store: Store, execution_id: int) -> None:
-    """Tell everybody that something about an execution is new, when this unit of work commits."""
-    _send(store, f"execution {execution_id}")
+def execution_changed(store: Store, *execution_ids: int) -> None:
+    """Tell everybody that something about executions is new, when this unit of work commits."""
+    _send(store, *(f"execution {one}" for one in execution_ids))
+
+
+def execution_to_stop(store: Store, execution_id: int) -> None:
+    """Tell its worker that an execution is to end, or is another's, when this unit of work commits."""
+    _send(store, f"stop {execution_id}")
 
 
 def schedules_changed(store: Store) -> None:
@@ -39,14 +50,19 @@ def schedules_changed(store: Store) -> None:
     _send(store, "schedules")
 
 
-def _send(store: Store, text: str) -> None:
-    store.run(sqlalchemy.select(sqlalchemy.func.pg_notify(_CHANNEL, text)))
+def _send(store: Store, *texts: str) -> None:
+    if texts:
+        store.run(_NOTIFY, {"channel": _CHANNEL, "texts": list(texts)})
 
 
-async def listen(url: str, *, worker: int | None = None) -> AsyncIterator[str]:
+_NOTIFY = sqlalchemy.text("SELECT count(pg_notify(:channel, t)) FROM unnest(CAST(:texts AS text[])) AS t")
+
+
+async def listen(url: str, *, worker: int | None = None, lost: Callable[[], None] = lambda: None) -> AsyncIterator[str]:
     """Notices as they come, for ever; "" whenever the connection is new and something may have been missed.
 
-    With `worker` the connection holds that worker's advisory lock. A lost database is waited for.
+    With `worker` the connection holds that worker's advisory lock. A lost database is waited for; `lost` is called
+    whenever the connection, and with it the lock, is there no longer.
     """
     while True:
         try:
@@ -59,6 +75,8 @@ async def listen(url: str, *, worker: int | None = None) -> AsyncIterator[str]:
                     yield notice.payload
         except psycopg.Error as error:
             log.warning("the database is out of reach; trying again: %s", error)
+        finally:
+            lost()
         await asyncio.sleep(_RECONNECT_SECONDS)
 
 

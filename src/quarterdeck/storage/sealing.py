@@ -16,6 +16,10 @@ _NONCE_BYTES = 12
 _DIGEST_BYTES = 16
 
 
+class WrongKey(Unavailable):
+    """What was sealed was sealed with another key than the one that is there: trying again does not help."""
+
+
 class Sealer:
     """Seals with one key of 16, 24 or 32 bytes. Without a key nothing can be sealed or opened."""
 
@@ -28,12 +32,12 @@ class Sealer:
         return nonce + AESGCM(self._needed()).encrypt(nonce, plain, None)
 
     def open(self, sealed: bytes) -> bytes:
-        """What was sealed. Raises Unavailable when the key is another one."""
+        """What was sealed. Raises WrongKey, and Unavailable without a key."""
         try:
             return AESGCM(self._needed()).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
         except InvalidTag as error:
             message = "A secret was encrypted with another key than the present keys/secret.key."
-            raise Unavailable(message) from error
+            raise WrongKey(message) from error
 
     def digest(self, plain: bytes) -> str:
         """What may be shown in place of a secret: equal for equal secrets, and no way back. Raises Unavailable."""

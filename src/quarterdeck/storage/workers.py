@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy
 
-from quarterdeck.storage.tables import workers
+from quarterdeck.storage.tables import executions, workers
 
 if TYPE_CHECKING:
     from quarterdeck.storage.database import Store
@@ -45,14 +45,20 @@ class WorkerTable:
     def all(self) -> list[WorkerRecord]:
         """Every worker that is not forgotten, by id."""
         rows = self._store.rows(sqlalchemy.select(workers).order_by(workers.c.id))
-        return [
-            WorkerRecord(id=row.id, host=row.host, pid=row.pid, started_at=row.started_at, draining=row.draining)
-            for row in rows
-        ]
+        return [_from_row(row) for row in rows]
 
     def find(self, worker: int) -> WorkerRecord | None:
         """One worker."""
-        return next((one for one in self.all() if one.id == worker), None)
+        row = self._store.run(sqlalchemy.select(workers).where(workers.c.id == worker)).first()
+        return _from_row(row) if row is not None else None
+
+    def add_again(self, worker: int, host: str, pid: int) -> None:
+        """Register a worker that was forgotten while it lived; nothing when it is there."""
+        statement = sqlalchemy.text(
+            "INSERT INTO workers (id, host, pid, started_at, draining) OVERRIDING SYSTEM VALUE "
+            "VALUES (:id, :host, :pid, :now, false) ON CONFLICT DO NOTHING"
+        )
+        self._store.run(statement, {"id": worker, "host": host, "pid": pid, "now": self._store.now})
 
     def is_gone(self, worker: int) -> bool:
         """Whether nobody holds its lock. Until the end of this unit of work nobody can come back as it."""
@@ -63,6 +69,14 @@ class WorkerTable:
         """Let a worker begin nothing more, or begin again."""
         self._store.run(sqlalchemy.update(workers).where(workers.c.id == worker).values(draining=draining))
 
-    def forget(self, worker: int) -> None:
-        """Remove one that is gone."""
-        self._store.run(sqlalchemy.delete(workers).where(workers.c.id == worker))
+    def forget(self, before: datetime) -> int:
+        """Remove those that started before this time, are gone, and have no execution; returns how many went."""
+        busy = sqlalchemy.select(executions.c.owner).where(executions.c.ended_at.is_(None))
+        old = sqlalchemy.select(workers.c.id).where(workers.c.started_at < before)
+        idle = old.where(workers.c.id.not_in(busy.where(executions.c.owner.is_not(None))))
+        gone = [row.id for row in self._store.rows(idle) if self.is_gone(row.id)]
+        return self._store.run(sqlalchemy.delete(workers).where(workers.c.id.in_(gone))).rowcount
+
+
+def _from_row(row: sqlalchemy.Row[tuple[object, ...]]) -> WorkerRecord:
+    return WorkerRecord(id=row.id, host=row.host, pid=row.pid, started_at=row.started_at, draining=row.draining)
