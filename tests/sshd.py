@@ -111,11 +111,18 @@ class Sshd:
 
     def kill_sessions(self) -> None:
         """End its connections, as when a machine loses its power; their commands are left alone."""
+        self._signal_sessions(signal.SIGKILL)
+
+    def freeze_sessions(self) -> None:
+        """Let its connections stay open and say nothing more, as when a cable is cut."""
+        self._signal_sessions(signal.SIGSTOP)
+
+    def _signal_sessions(self, number: signal.Signals) -> None:
         for pid in self.sessions():
             for process in (*_children(pid), pid):
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                     if "sshd" in Path(f"/proc/{process}/comm").read_text():
-                        os.kill(process, signal.SIGKILL)
+                        os.kill(process, number)
 
     def stop(self) -> None:
         """End it and its connections."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 import socket
 import subprocess
@@ -20,28 +21,28 @@ from quarterdeck.core import job_context
 from quarterdeck.core.connections import Address, Hop
 from quarterdeck.core.jobs import Script
 from quarterdeck.engine import steps
-from quarterdeck.engine.ssh import Access, Pool
+from quarterdeck.engine.ssh import Access, Bounds, Pool
 from quarterdeck.engine.transports import KILL_SECONDS, TERM_SECONDS, Command, NodeResult, Sink, Stream
 
 T = TypeVar("T")
 StartSshd = Callable[..., Sshd]
 
 
-def with_pool(work: Callable[[Pool], Awaitable[T]], pool: Pool | None = None) -> T:
+def with_pool(work: Callable[[Pool], Awaitable[T]], bounds: Bounds | None = None) -> T:
     """Work with a pool and close it; nothing that it began may be left, and no failure untold."""
     told: list[object] = []
 
     async def main() -> T:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-        used = pool or Pool()
+        pool = Pool(bounds=bounds)
         try:
-            return await work(used)
+            return await work(pool)
         finally:
-            await used.close()
+            await pool.close()
             await asyncio.sleep(0)
             left = asyncio.all_tasks() - {asyncio.current_task()}
             assert not left
-            assert used.open == 0
+            assert pool.open == 0
 
     result = asyncio.run(main())
     assert told == []
@@ -127,6 +128,14 @@ def test_a_command_that_a_signal_ended_says_so(sshd: Sshd) -> None:
     result, _ = run(sshd.access(), "kill -SEGV $$")
 
     assert (result.ending, result.exit_status, result.reason) == ("ended", 139, "ended by signal SEGV")
+
+
+def test_command_lines_are_not_logged(sshd: Sshd, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    run(sshd.access(), "echo secret", environment={"RD_OPTION_X": "secret"})
+
+    assert "secret" not in caplog.text
 
 
 def test_a_nul_in_a_command_is_refused(sshd: Sshd) -> None:
@@ -469,6 +478,44 @@ def test_a_kept_connection_that_broke_is_replaced(sshds: StartSshd) -> None:
     assert all(result.succeeded for result in with_pool(work))
 
 
+def test_a_kept_connection_that_does_not_answer_is_replaced(sshds: StartSshd) -> None:
+    sshd = sshds("127.0.8.10")
+
+    async def work(pool: Pool) -> NodeResult:
+        access = sshd.access(connect_seconds=1)
+        await run_in(pool, access, "true")
+        sshd.freeze_sessions()
+        return await run_in(pool, access, "true")
+
+    assert with_pool(work).succeeded
+
+
+def test_a_peer_that_falls_silent_is_noticed(sshds: StartSshd) -> None:
+    sshd = sshds("127.0.8.11")
+
+    async def work(pool: Pool) -> NodeResult:
+        kept = Kept()
+        running = asyncio.ensure_future(run_in(pool, sshd.access(), "echo begun; sleep 5", kept))
+        await first_output(kept)
+        sshd.freeze_sessions()
+        return await running
+
+    result = with_pool(work, Bounds(keepalive_seconds=0.1))
+
+    assert (result.ending, "keepalive" in result.reason) == ("lost", True)
+
+
+def test_closing_the_pool_ends_what_runs(sshd: Sshd) -> None:
+    async def work(pool: Pool) -> list[NodeResult]:
+        kept = Kept()
+        running = asyncio.ensure_future(run_in(pool, sshd.access(), "echo begun; sleep 5", kept))
+        await first_output(kept)
+        await pool.close()
+        return [await running, await run_in(pool, sshd.access(), "true")]
+
+    assert [result.ending for result in with_pool(work)] == ["lost", "aborted"]
+
+
 # Sharing
 
 
@@ -521,15 +568,15 @@ def test_projects_and_keys_do_not_share_connections(sshd: Sshd, tmp_path: Path) 
     assert with_pool(work) == 3
 
 
-@pytest.mark.parametrize("pool_of", [lambda: Pool(idle_seconds=0.05), lambda: Pool(life_seconds=0.05)])
-def test_idle_and_old_connections_are_closed(pool_of: Callable[[], Pool], sshd: Sshd) -> None:
+@pytest.mark.parametrize("bounds", [Bounds(idle_seconds=0.05), Bounds(life_seconds=0.05)])
+def test_idle_and_old_connections_are_closed(bounds: Bounds, sshd: Sshd) -> None:
     async def work(pool: Pool) -> int:
         await run_in(pool, sshd.access("127.0.8.8"), "true")
         await asyncio.sleep(0.2)
         await run_in(pool, sshd.access("127.0.8.8"), "true")
         return pool.opened
 
-    assert with_pool(work, pool_of()) == 2
+    assert with_pool(work, bounds) == 2
 
 
 def test_there_are_never_more_idle_connections_than_allowed(sshd: Sshd) -> None:
@@ -541,7 +588,7 @@ def test_there_are_never_more_idle_connections_than_allowed(sshd: Sshd) -> None:
         await run_in(pool, sshd.access("127.0.7.5"), "true")
         assert pool.opened == opened
 
-    with_pool(work, Pool(connections=2))
+    with_pool(work, Bounds(connections=2))
 
 
 def test_a_host_that_turns_many_away_at_once_is_tried_again(sshds: StartSshd) -> None:

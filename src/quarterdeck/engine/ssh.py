@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from quarterdeck.core.connections import Address
 from quarterdeck.engine import ssh_access
 from quarterdeck.engine.ssh_access import Access, NoWay
-from quarterdeck.engine.ssh_pool import Connections, Shared
+from quarterdeck.engine.ssh_pool import Bounds, Connections, Shared
 from quarterdeck.engine.transports import KILL_SECONDS, TERM_SECONDS, Command, NodeResult, Sink, Stream, Transport
 
 if TYPE_CHECKING:
@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-__all__ = ["Access", "Pool"]
+__all__ = ["Access", "Bounds", "Pool"]
 
-IDLE_SECONDS = 120.0
-LIFE_SECONDS = 3600.0
-CONNECTIONS = 512
 #: How long a node may take to open a channel where connecting to it has no limit.
 ANSWER_SECONDS = 30.0
 #: sshd may not send signals (it refuses to for root), and they miss processes in sessions of their own. Each command
@@ -45,24 +42,10 @@ _SEEK = (
 
 
 class Pool:
-    """The SSH connections of this process.
+    """The SSH connections of this process. `known_hosts` names files with keys of hosts and of authorities."""
 
-    `known_hosts` names files with keys of hosts and of authorities. A connection without commands is closed after
-    `idle_seconds`, any after `life_seconds`; when there are as many as `connections`, a new one closes the one that
-    was not used for longest. Only connections with commands on them may be more.
-    """
-
-    def __init__(
-        self,
-        *,
-        known_hosts: Sequence[Path] = (),
-        idle_seconds: float = IDLE_SECONDS,
-        life_seconds: float = LIFE_SECONDS,
-        connections: int = CONNECTIONS,
-    ) -> None:
-        self._connections = Connections(
-            known_hosts, idle_seconds=idle_seconds, life_seconds=life_seconds, connections=connections
-        )
+    def __init__(self, *, known_hosts: Sequence[Path] = (), bounds: Bounds | None = None) -> None:
+        self._connections = Connections(known_hosts, bounds or Bounds())
 
     @property
     def open(self) -> int:

@@ -28,8 +28,10 @@ asyncssh.set_log_level(logging.WARNING)
 
 #: Data that a node may send before it has to wait for us. Twice this is what a command that is not read costs.
 WINDOW = 2 * 1024 * 1024
-#: A peer that is silent for this long, this many times, is gone.
-KEEPALIVE_SECONDS, KEEPALIVE_COUNT = 15, 3
+#: A peer that was asked this often and stays silent is gone.
+KEEPALIVE_COUNT = 3
+#: The longest that connecting may take where it has no limit.
+CONNECT_SECONDS = 120.0
 #: sshd drops connections when too many knock at once (MaxStartups): how often one is tried.
 TRIES = 5
 
@@ -366,12 +368,14 @@ class Target:
     hop: Hop
     trust: Trust
     connect_seconds: float
+    #: how often a silent peer is asked whether it is there
+    keepalive_seconds: float
     through: Link | None = None
 
 
 async def connect(target: Target, pairs: Sequence[asyncssh.SSHKeyPair], gate: asyncio.Semaphore) -> Link:
     """Open a connection; `gate` bounds how many are being opened to this address. Raises NoWay."""
-    seconds = target.connect_seconds or None
+    seconds = target.connect_seconds or CONNECT_SECONDS
     try:
         async with asyncio.timeout(seconds), gate:
             for tried in range(1, TRIES + 1):
@@ -383,7 +387,7 @@ async def connect(target: Target, pairs: Sequence[asyncssh.SSHKeyPair], gate: as
                         raise _no_way(target, client, error) from error
                 await asyncio.sleep(random.uniform(0.5, 1.5) * 0.05 * 2**tried)  # noqa: S311  # no secret
     except TimeoutError:
-        reason = f"No connection to {target.hop.address} within {target.connect_seconds:g} seconds."
+        reason = f"No connection to {target.hop.address} within {seconds:g} seconds."
         raise NoWay("unreachable", reason) from None
     raise AssertionError("not reached")
 
@@ -409,7 +413,7 @@ async def _open(target: Target, client: _Checked) -> asyncssh.SSHClientConnectio
         preferred_auth="publickey",
         gss_host=None,
         agent_forwarding=False,
-        keepalive_interval=KEEPALIVE_SECONDS,
+        keepalive_interval=target.keepalive_seconds,
         keepalive_count_max=KEEPALIVE_COUNT,
         login_timeout=0,
     )

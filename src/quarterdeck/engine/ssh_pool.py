@@ -11,6 +11,7 @@ import asyncio
 import importlib
 from collections import OrderedDict
 from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -30,6 +31,21 @@ SESSIONS = 8
 TUNNELS = 64
 #: Connections that are being opened to one address.
 OPENING = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How long connections live, and how many there are.
+
+    One without commands is closed after `idle_seconds`, any after `life_seconds`. When there are as many as
+    `connections`, a new one closes the one that was not used for longest; only those with commands may be more.
+    A peer that is silent for `keepalive_seconds` is asked whether it is there, and is gone after four times that.
+    """
+
+    idle_seconds: float = 120.0
+    life_seconds: float = 3600.0
+    connections: int = 512
+    keepalive_seconds: float = 15.0
 
 
 class Shared:
@@ -81,11 +97,9 @@ class Shared:
 class Connections:
     """All connections of a process."""
 
-    def __init__(
-        self, known_hosts: Sequence[Path], *, idle_seconds: float, life_seconds: float, connections: int
-    ) -> None:
+    def __init__(self, known_hosts: Sequence[Path], bounds: Bounds) -> None:
         self._known_hosts = KnownHosts(known_hosts)
-        self._idle_seconds, self._life_seconds, self._limit = idle_seconds, life_seconds, connections
+        self._bounds = bounds
         self._kept: dict[Route, list[Shared]] = {}
         #: those without users, the longest without first
         self._idle: OrderedDict[Shared, None] = OrderedDict()
@@ -158,7 +172,7 @@ class Connections:
 
     def _with_room(self, route: Route, access: Access, *, tunnel: bool) -> Shared | None:
         generation = self._known_hosts.refresh()
-        oldest = asyncio.get_running_loop().time() - self._life_seconds
+        oldest = asyncio.get_running_loop().time() - self._bounds.life_seconds
         for shared in tuple(self._kept.get(route, ())):
             if shared.born < oldest or shared.generation != generation or not shared.suits(access):
                 self.retire(shared)
@@ -170,7 +184,7 @@ class Connections:
     def _begin(self, route: Route, access: Access, keys: Credential) -> Shared:
         if self._closed:
             raise NoWay("aborted", "The server is stopping.")
-        while self.open >= self._limit and self._idle:
+        while self.open >= self._bounds.connections and self._idle:
             self.retire(next(iter(self._idle)))
         approved = tuple(access.trusted.get(route.hop.address, ()))
         shared = Shared(route, approved, self._known_hosts.refresh())
@@ -201,7 +215,11 @@ class Connections:
             shown_before=self._shown.get(address, ""),
         )
         target = ssh_links.Target(
-            hop=connection.hop, trust=trust, connect_seconds=connection.connect_seconds, through=through
+            hop=connection.hop,
+            trust=trust,
+            connect_seconds=connection.connect_seconds,
+            keepalive_seconds=self._bounds.keepalive_seconds,
+            through=through,
         )
         gate = self._gates.setdefault(address, asyncio.Semaphore(OPENING))
         link = await ssh_links.connect(target, pairs, gate)
@@ -249,7 +267,7 @@ class Connections:
             self._end(shared)
         elif not shared.is_lost:
             self._idle[shared] = None
-            shared.timer = asyncio.get_running_loop().call_later(self._idle_seconds, self.retire, shared)
+            shared.timer = asyncio.get_running_loop().call_later(self._bounds.idle_seconds, self.retire, shared)
 
     def _wake(self, shared: Shared) -> None:
         self._idle.pop(shared, None)
