@@ -110,7 +110,7 @@ class Runner:
         with self.room.share() as space:
             answer = await self._answer(scope, receive, request, space)
             request.body = b""  # while the answer leaves, perhaps slowly, it takes no room
-        await write(send, answer, request)
+        await write(send, answer, request, receive)
 
     async def _answer(self, scope: Scope, receive: Receive, request: Request, space: Callable[[int], None]) -> Answer:
         operation: Operation | None = None
@@ -207,8 +207,8 @@ async def _whole(receive: Receive, limit: int, space: Callable[[int], None]) -> 
             return b"".join(pieces)
 
 
-async def write(send: Send, answer: Answer, request: Request) -> None:
-    """Put an answer on the wire, header names spelled as given."""
+async def write(send: Send, answer: Answer, request: Request, receive: Receive) -> None:
+    """Put an answer on the wire, header names spelled as given; one in pieces ends when the client goes away."""
     headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in answer.headers]
     headers.append((b"X-Request-Id", request.request_id.encode()))
     length = _length(answer.body)
@@ -219,10 +219,20 @@ async def write(send: Send, answer: Answer, request: Request) -> None:
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else answer.body})
         return
     source = _pieces_of(answer.body) if isinstance(answer.body, Path) else answer.body
-    async with aclosing(source) as pieces:  # type: ignore[type-var]  # every source is an async generator
-        async for piece in pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+    async with anyio.create_task_group() as group:
+        # Whoever has nothing to send for long would never find out that nobody reads any more.
+        group.start_soon(_until_gone, receive, group.cancel_scope)
+        async with aclosing(source) as pieces:  # type: ignore[type-var]  # every source is an async generator
+            async for piece in pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        group.cancel_scope.cancel()
+
+
+async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
 
 
 def _length(body: object) -> int | None:

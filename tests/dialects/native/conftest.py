@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from quarterdeck.core.accounts import SYSTEM, Access
 from quarterdeck.daemon.http import mount
 from quarterdeck.dialects.native import dialect
 from quarterdeck.dialects.native.parts import Parts
+from quarterdeck.engine.following import Follower
 from quarterdeck.formats import agent
 from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying import spool
@@ -30,6 +32,8 @@ from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Database, Provenance
 
 SERVER_KEY = 99
+# A worker in this process loads it in another order than the API does, and at the same time.
+importlib.import_module("pgqueuer.queries")
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Native:
 
 @pytest.fixture
 def native(fresh_postgres_url: str, tmp_path: Path) -> Iterator[Native]:
-    database = Database(fresh_postgres_url, pool_size=4, secret_key=bytes(32))
+    database = Database(fresh_postgres_url, pool_size=6, secret_key=bytes(32))
     tokens = {"nobody": ""}
     roles: dict[str, tuple[Access | None, frozenset[str]]] = {
         "read": (Access.READ, frozenset()),
@@ -94,13 +98,17 @@ def native(fresh_postgres_url: str, tmp_path: Path) -> Iterator[Native]:
     pem = agents.private_key(SERVER_KEY).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+    follower = Follower(database)
     parts = Parts(
         signing_key=SigningKey(pem),
         spool=Spool(tmp_path / "spool", reserve_bytes=0),
         started_at=datetime.now(UTC),
         facts={"pin": "sha256//x"},
+        follow=follower.follow,
     )
-    app = mount({dialect.PREFIX: dialect.NativeDialect(parts)}, database, threads=4)
+    app = mount(
+        {dialect.PREFIX: dialect.NativeDialect(parts)}, database, threads=4, lifespan=lambda _: follower.listening()
+    )
     with TestClient(app, base_url="https://server.example.com", raise_server_exceptions=False) as client:
         yield Native(client, database, parts, tokens)
     database.close()

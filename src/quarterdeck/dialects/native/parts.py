@@ -4,17 +4,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from quarterdeck.core.accounts import Account
 from quarterdeck.formats import agent, agent_file
 from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying.spool import Spool
 from quarterdeck.services.agent_requests import Gate
+from quarterdeck.services.following import Event
 from quarterdeck.web.operation import Request
 
 _KEY = "parts"
+
+#: Everything that happens to an execution from an offset of its output on, as the account sees it, until it ends.
+Follow = Callable[[Account, int, int], AsyncIterator[Event]]
 
 
 @dataclass(kw_only=True)
@@ -26,6 +31,8 @@ class Parts:
     started_at: datetime
     gate: Gate = field(default_factory=Gate)
     facts: Mapping[str, str] = field(default_factory=dict)
+    #: None where nobody listens to what executions do
+    follow: Follow | None = None
 
     @functools.cached_property
     def agent_file(self) -> bytes:
