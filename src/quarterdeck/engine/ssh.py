@@ -176,13 +176,9 @@ class _Way:
             session.signal(name)
             if await _within(_SIGNAL_SECONDS, session.ended):
                 return True
-            seeking = asyncio.ensure_future(_seek(link, mark, name))
-            try:
-                if await _within(seconds - _SIGNAL_SECONDS, session.ended):
-                    return True
-            finally:
-                seeking.cancel()
-                await asyncio.wait({seeking})
+            self._connections.finish(_seek(link, mark, name))
+            if await _within(seconds - _SIGNAL_SECONDS, session.ended):
+                return True
         return False
 
 
