@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 import httpx
+import psycopg
 import pytest
 from sqlalchemy import make_url
 from starlette.testclient import TestClient
@@ -21,9 +22,11 @@ from quarterdeck.core.sites import Site
 from quarterdeck.daemon.http import mount
 from quarterdeck.dialects.rundeck.dialect import PREFIX, RundeckDialect
 from quarterdeck.dialects.rundeck.parts import Parts
+from quarterdeck.engine.log_pages import LogPages
 from quarterdeck.services import accounts, projects
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Database, Provenance
+from quarterdeck.storage.workers import LOCK_CLASS
 from quarterdeck.web.sessions import LoginThrottle
 
 BASE = "https://runbook.example.com"
@@ -94,6 +97,15 @@ class Rundeck:
     policies: Policies
     documents: Documents
     site: Site
+    #: closed after the test
+    kept: ExitStack
+
+    def begin_worker(self) -> None:
+        """Register a worker that lives, and begins nothing, until the test ends."""
+        with self.unit_of_work() as ctx:
+            worker = ctx.store.workers.add("tests", 1)
+        connection = self.kept.enter_context(psycopg.connect(self.database.url, autocommit=True))
+        connection.execute("SELECT pg_advisory_lock(%s, %s)", [LOCK_CLASS, worker])
 
     @contextmanager
     def unit_of_work(self, account: Account = SYSTEM) -> Iterator[Context]:
@@ -134,8 +146,9 @@ def rundeck(filled_rundeck: Filled) -> Iterator[Rundeck]:
     site = replace(Site(base_url=BASE, node=node), policies=policies)
     with database_from(filled_rundeck.server, filled_rundeck.name, "rundeck") as url:
         database = Database(url, pool_size=4, secret_key=SECRET_KEY)
-        parts = Parts(throttle=LoginThrottle(clock), fetch=documents)
+        parts = Parts(throttle=LoginThrottle(clock), fetch=documents, output=LogPages(database))
         app = mount({PREFIX: RundeckDialect(parts)}, database, threads=4, site=site)
-        with TestClient(app, base_url=BASE, raise_server_exceptions=False, follow_redirects=False) as client:
-            yield Rundeck(client, filled_rundeck.tokens, database, clock, policies, documents, site)
+        client = TestClient(app, base_url=BASE, raise_server_exceptions=False, follow_redirects=False)
+        with client, ExitStack() as kept:
+            yield Rundeck(client, filled_rundeck.tokens, database, clock, policies, documents, site, kept)
         database.close()

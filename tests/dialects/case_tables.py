@@ -11,6 +11,8 @@
           text: "OK\n"                # or the body as text
           headers_are: {Content-Type: application/json; charset=utf-8}   # spelling included
           save: {rule: data.rules.0.id}   # later written <<rule>>
+          xml: {/result/@success: "true", count(//job): 2, //job/name: [a, b]}  # XPath: text, number, or all texts
+          save_xml: {job: string(//job/@id)}
 
 A text `~regex` matches by full match; `<any>` matches anything; `<absent>` demands that the key is missing.
 """
@@ -26,6 +28,7 @@ from typing import Any
 
 import httpx
 import yaml
+from lxml import etree
 
 METHODS = ("GET", "PUT", "POST", "DELETE", "HEAD", "PATCH")
 
@@ -50,13 +53,13 @@ def stories(folder: Path) -> Iterator[Story]:
             yield Story(file, one["story"], one.get("as", "admin"), one.get("setup", ""), one["steps"])
 
 
-def play(story: Story, client: httpx.Client, tokens: Mapping[str, str]) -> None:
+def play(story: Story, client: httpx.Client, tokens: Mapping[str, str], *, token_header: str = "X-API-Token") -> None:
     """Send the story's requests in order and compare the answers."""
     saved: dict[str, str] = {}
     for number, raw in enumerate(story.steps, 1):
         step = _fill(raw, saved)
         where = f"step {number} ({_method(step)} {step[_method(step)]})"
-        response = _send(client, step, tokens[story.account] if "as" not in step else tokens[step["as"]])
+        response = _send(client, step, tokens[step.get("as", story.account)], token_header)
         shown = f"{where}: {response.status_code} {response.text[:3000]}"
         assert response.status_code == step.get("status", 200), shown
         if "text" in step:
@@ -66,6 +69,12 @@ def play(story: Story, client: httpx.Client, tokens: Mapping[str, str]) -> None:
             assert spelled.get(name) == value, f"{where}: {spelled}"
         if "answer" in step:
             compare(step["answer"], response.json(), where, response.text)
+        if "xml" in step or "save_xml" in step:
+            document = etree.fromstring(response.content)
+            for path, wanted in step.get("xml", {}).items():
+                compare(wanted, _evaluated(document, path, wanted), f"{where} {path}", response.text)
+            for name, path in step.get("save_xml", {}).items():
+                saved[name] = str(document.xpath(path))
         for name, path in step.get("save", {}).items():
             saved[name] = str(_dig(response.json(), path))
 
@@ -74,9 +83,9 @@ def _method(step: Mapping[str, Any]) -> str:
     return next(name for name in METHODS if name in step)
 
 
-def _send(client: httpx.Client, step: Mapping[str, Any], token: str) -> httpx.Response:
+def _send(client: httpx.Client, step: Mapping[str, Any], token: str, token_header: str) -> httpx.Response:
     method = _method(step)
-    headers = {"X-API-Token": token} if token else {}
+    headers = {token_header: token} if token else {}
     headers |= step.get("headers", {})
     arguments: dict[str, Any] = {}
     if "json" in step:
@@ -86,7 +95,7 @@ def _send(client: httpx.Client, step: Mapping[str, Any], token: str) -> httpx.Re
     if "body" in step:
         arguments["content"] = step["body"].encode()
     if "files" in step:
-        arguments["files"] = {key: (value["name"], value["content"]) for key, value in step["files"].items()}
+        arguments["files"] = {key: (value.get("name"), value["content"]) for key, value in step["files"].items()}
     return client.request(
         method, step[method], headers={k: v for k, v in headers.items() if v is not None}, **arguments
     )
@@ -106,6 +115,17 @@ def _dig(document: Any, path: str) -> Any:
     for piece in path.split("."):
         document = document[int(piece)] if isinstance(document, list) else document[piece]
     return document
+
+
+def _evaluated(document: etree._Element, path: str, wanted: Any) -> Any:
+    """What an XPath finds: the only text where a text is wanted, else all of them; counts as whole numbers."""
+    found = document.xpath(path)
+    if isinstance(found, float):
+        return int(found)
+    if not isinstance(found, list):
+        return found
+    texts = [one.text or "" if isinstance(one, etree._Element) else str(one) for one in found]
+    return texts[0] if isinstance(wanted, str) and len(texts) == 1 else texts
 
 
 def _matches(wanted: str, got: object) -> bool:

@@ -83,7 +83,7 @@ def delete(ctx: Context, job_id: str) -> JobHead:
     access.require_job(ctx, saved.job, "delete")
     running = ctx.store.executions.running_of_job(saved.id)
     if running is not None:
-        raise Conflict(f'Cannot delete Job "{saved.job.name}" [{job_id}]: {_is_running(running)}')
+        raise Conflict(f'Cannot delete Job "{saved.job.name}" [{job_id}]: it {_is_running(running)}')
     ctx.store.jobs.remove(saved.id)
     notices.schedules_changed(ctx.store)
     return jobs.head(saved.job)

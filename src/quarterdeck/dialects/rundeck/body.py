@@ -21,8 +21,9 @@ from quarterdeck.web.operation import Part, Request
 _PARAMETERS, _PARTS = "parameters", "multipart"
 #: Where it holds the format that an extension of the path asked for.
 FORMAT = "format"
-_INTEGER = re.compile(r"[0-9]{1,9}")
+_INTEGER = re.compile(r"[0-9]{1,15}")
 Format = Literal["xml", "yaml"]
+FORMATS = ("xml", "yaml")
 
 
 def parameters(request: Request) -> dict[str, str]:

@@ -3,11 +3,22 @@
 
 from __future__ import annotations
 
-from quarterdeck.dialects.rundeck import adhoc, executions, history, jobs, login, projects, resources, system
+from quarterdeck.dialects.rundeck import (
+    adhoc,
+    execution_output,
+    executions,
+    history,
+    jobs,
+    login,
+    projects,
+    resources,
+    system,
+)
 
 SECTIONS = (
     jobs.section,
     executions.section,
+    execution_output.section,
     adhoc.section,
     projects.section,
     resources.section,
@@ -15,4 +26,4 @@ SECTIONS = (
     system.section,
 )
 OPERATIONS = tuple(operation for section in SECTIONS for operation in section.operations)
-PAGES = tuple(login.section.operations)
+PAGES = (*login.section.operations, *execution_output.page_section.operations)

@@ -27,7 +27,7 @@ _API = "api"
 _TOKEN_HEADERS = ("x-rundeck-auth-token", "x-api-token")
 _BEARER = "bearer "
 _SESSION_SUFFIX = re.compile(r";jsessionid=[^/]*$", re.IGNORECASE)
-_EXTENSION = re.compile(r"(.+)\.(xml|yaml)")
+_EXTENSION = re.compile(r"(.+)\.([a-z]+)")
 
 
 class RundeckDialect:
@@ -52,12 +52,12 @@ class RundeckDialect:
         return match
 
     def _with_extension(self, request: Request, segments: tuple[str, ...]) -> Match | None:
-        """What `.xml` or `.yaml` behind the path means, where the operation has formats."""
+        """What `.xml` and the like behind the path mean, where the operation has formats."""
         cut = _EXTENSION.fullmatch(segments[-1]) if segments else None
         if cut is None:
             return None
         match = _find(self.router, request.method, (*segments[:-1], cut[1]))
-        if match is None or not match.operation.options.get("extension"):
+        if match is None or cut[2] not in match.operation.options.get("extension", ()):
             return None
         request.memo[body.FORMAT] = cut[2]
         return match

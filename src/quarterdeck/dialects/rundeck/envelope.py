@@ -22,7 +22,7 @@ YAML = ("Content-Type", "text/yaml;charset=UTF-8")
 Written = bytes
 Piece = etree._Element | Written  # noqa: SLF001  # the class of elements has no other name
 #: Browsers are not to guess what an answer is, nor to keep it.
-_CAREFUL = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
+CAREFUL = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
 
 
 def element(tag: str, text: str = "", /, *children: etree._Element, **attributes: object) -> etree._Element:
@@ -44,9 +44,9 @@ def moment(tag: str, when: datetime, *, unixtime: bool = True) -> etree._Element
 
 def items(tag: str, elements: Iterable[etree._Element], **attributes: object) -> Written:
     """A list with its count, and further attributes behind it."""
-    written = [_written(one) for one in elements]
-    opening = _written(element(tag, "\n", count=len(written), **attributes)).partition(b"\n")
-    return b"".join((opening[0], *written, opening[2]))
+    inside = [written(one) for one in elements]
+    opening = written(element(tag, "\n", count=len(inside), **attributes)).partition(b"\n")
+    return b"".join((opening[0], *inside, opening[2]))
 
 
 def told(*messages: str) -> etree._Element:
@@ -56,9 +56,9 @@ def told(*messages: str) -> etree._Element:
 
 def success(pieces: Iterable[Piece], version: int) -> Answer:
     """An answer with these inside."""
-    inside = b"".join(one if isinstance(one, bytes) else _written(one) for one in pieces)
+    inside = b"".join(one if isinstance(one, bytes) else written(one) for one in pieces)
     body = b'<result success="true" apiversion="%d">%b</result>' % (version, inside)
-    return Answer(headers=(XML, *_CAREFUL), body=body)
+    return Answer(headers=(XML, *CAREFUL), body=body)
 
 
 def error(request: Request, problem: QuarterdeckError | None, version: int) -> Answer:
@@ -68,13 +68,14 @@ def error(request: Request, problem: QuarterdeckError | None, version: int) -> A
     if look.code:
         inner.set("code", look.code)
     whole = element("result", "", inner, error="true", apiversion=version)
-    return Answer(status=look.status, headers=(XML, *_CAREFUL), body=_written(whole))
+    return Answer(status=look.status, headers=(XML, *CAREFUL), body=written(whole))
 
 
 def document(body: bytes, content_type: tuple[str, str]) -> Answer:
     """A document as it is, without an envelope."""
-    return Answer(headers=(content_type, *_CAREFUL), body=body)
+    return Answer(headers=(content_type, *CAREFUL), body=body)
 
 
-def _written(one: etree._Element) -> bytes:
+def written(one: etree._Element) -> bytes:
+    """An element as text."""
     return etree.tostring(one, encoding="UTF-8", xml_declaration=False)

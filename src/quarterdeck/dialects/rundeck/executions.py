@@ -22,7 +22,7 @@ def list_running_executions(ctx: Context, request: Request) -> Reply:
 @section.operation("execution", "GET", "/execution/{id}", right="execution.read", since=1)
 def get_execution(ctx: Context, request: Request) -> Reply:
     """Tell how one execution stands."""
-    found = executions.get(ctx, body.present(request.params["id"], "id"))
+    found = executions.readable(ctx, body.present(request.params["id"], "id"))
     return execution_shapes.listed(request, ctx.site, [found])
 
 

@@ -13,7 +13,7 @@ from quarterdeck.core.job_checks import Draft
 from quarterdeck.core.jobs import LOG_LEVELS, Job
 from quarterdeck.dialects.rundeck import body, envelope, errors, execution_shapes, version
 from quarterdeck.dialects.rundeck.envelope import element, items
-from quarterdeck.formats import job_xml, job_yaml
+from quarterdeck.formats import execution_xml, job_xml, job_yaml
 from quarterdeck.services import executions, jobs
 from quarterdeck.services.context import Context
 from quarterdeck.services.jobs import Duplicates, Imported
@@ -33,7 +33,7 @@ _DUPLICATES: dict[str, Duplicates] = {"skip": "skip", "update": "update"}
 @section.operation("jobs", "GET", "/jobs", right="job.read", since=1)
 def list_jobs(ctx: Context, request: Request) -> Reply:
     """List the jobs of a project that fit the filters and that the caller may read."""
-    return Reply([items("jobs", map(execution_shapes.job, jobs.heads(ctx, _query(request))))])
+    return Reply([items("jobs", map(execution_xml.job_element, jobs.heads(ctx, _query(request))))])
 
 
 @section.operation("runJob", "GET", "/job/{id}/run", right="job.run", since=1)
@@ -49,7 +49,7 @@ def run_job(ctx: Context, request: Request) -> Reply:
     return execution_shapes.listed(request, ctx.site, executions.show(ctx, [started]))
 
 
-@section.operation("exportJobs", "GET", "/jobs/export", right="job.read", since=1, extension=True, long=True)
+@section.operation("exportJobs", "GET", "/jobs/export", right="job.read", since=1, extension=body.FORMATS, long=True)
 def export_jobs(ctx: Context, request: Request) -> Answer:
     """The definitions of the jobs that fit the filters, as one document."""
     query, wanted = _query(request), body.document_format(request)
@@ -66,7 +66,7 @@ def import_jobs(ctx: Context, request: Request) -> Reply:
     return Reply([items(name, (_encode(one) for one in done if one.outcome == name)) for name in outcomes])
 
 
-@section.operation("getJob", "GET", "/job/{id}", right="job.read", since=1, extension=True, fixed=True)
+@section.operation("getJob", "GET", "/job/{id}", right="job.read", since=1, extension=body.FORMATS, fixed=True)
 def get_job(ctx: Context, request: Request) -> Answer:
     """The definition of one job."""
     job_id, wanted = body.present(request.params["id"], "id"), body.document_format(request)

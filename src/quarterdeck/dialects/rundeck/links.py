@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Absolute addresses for clients: below the address under which they reached this server."""
+"""The address under which a client reached this server: what it is told to go to must stand below it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,3 @@ def base(request: Request, site: Site) -> str:
     if not _HOST.fullmatch(host) or host.lower() == urlsplit(site.base_url).netloc.lower():
         return site.base_url.rstrip("/")
     return f"{request.scheme}://{host}"
-
-
-def execution(request: Request, site: Site, execution_id: int) -> str:
-    """Where people look at the output of an execution."""
-    return f"{base(request, site)}/execution/follow/{execution_id}"

@@ -20,7 +20,7 @@ _XML_TYPES = ("/xml",)
 _YAML_TYPES = ("/yaml", "/x-yaml")
 
 
-@section.operation("resources", "GET", "/resources", right="node.read", since=1, extension=True, long=True)
+@section.operation("resources", "GET", "/resources", right="node.read", since=1, extension=body.FORMATS, long=True)
 def list_resources(ctx: Context, request: Request) -> Answer:
     """List the nodes of a project that a filter means; without a filter all."""
     return _listed(ctx, request, body.required(request, "project"))
@@ -36,7 +36,13 @@ def get_resource(ctx: Context, request: Request) -> Answer:
 
 
 @section.operation(
-    "projectResources", "GET", "/project/{name}/resources", right="node.read", since=1, extension=True, long=True
+    "projectResources",
+    "GET",
+    "/project/{name}/resources",
+    right="node.read",
+    since=1,
+    extension=body.FORMATS,
+    long=True,
 )
 def list_project_resources(ctx: Context, request: Request) -> Answer:
     """The same as `/resources`, with the project in the path; `name` is the filter for nodes."""
