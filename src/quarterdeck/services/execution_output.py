@@ -20,8 +20,8 @@ PAGE_BYTES = 1024 * 1024
 #: A day of output is one partition; these many are made ahead.
 DAYS_AHEAD = 3
 
-#: Blocks that are read at once: a page needs four of the largest.
-_BLOCKS = 4
+#: Blocks that are read at once; they are small where output comes slowly.
+_BLOCKS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,11 @@ def extent(ctx: Context, execution_id: int) -> Extent:
 
 
 def read(ctx: Context, execution_id: int, *, offset: int = 0, most_bytes: int = PAGE_BYTES) -> Page:
-    """What comes at an offset: whole lines of `most_bytes` together, but at least one."""
+    """What comes at an offset: whole lines of at most `most_bytes` together, but at least one."""
     entries: list[LogEntry] = []
     room, position = most_bytes, max(offset, 0)
     while True:
-        blocks = ctx.store.logs.blocks(execution_id, position, _BLOCKS)
+        blocks = ctx.store.logs.blocks(execution_id, position, _BLOCKS, most_bytes=room)
         for block in blocks:
             begin = max(position, block.offset)
             for entry in _behind(log_blocks.decode(block.data), begin - block.offset):
@@ -63,7 +63,8 @@ def read(ctx: Context, execution_id: int, *, offset: int = 0, most_bytes: int = 
                 if len(taken.text) < len(entry.text) or room <= 0:
                     return Page(entries, begin)
             position = block.offset + block.size
-        if len(blocks) < _BLOCKS:
+        # The small rest of a page is not worth another block, which may be large.
+        if not blocks or room < most_bytes // 2:
             return Page(entries, position)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _log = execution_logs.c
 _DAYS = DailyPartitions("execution_logs", "at")
+#: as many as a comparison takes
+_ANY_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +67,19 @@ class LogTable:
         row = self._store.run(last).first()
         return (row.number + 1, row.offset + row.size, row.at) if row is not None else (0, 0, None)
 
-    def blocks(self, execution_id: int, offset: int, most: int) -> list[LogBlock]:
-        """The next blocks that hold text behind an offset, `most` of them."""
-        query = (
+    def blocks(self, execution_id: int, offset: int, most: int, *, most_bytes: int = _ANY_BYTES) -> list[LogBlock]:
+        """The next blocks that hold text behind an offset: `most` of them, and no more than `most_bytes` take."""
+        behind = (
             sqlalchemy.select(execution_logs)
             .where(_log.execution_id == execution_id, _log.offset + _log.size > offset)
             .order_by(_log.number)
             .limit(most)
+            .subquery()
+        )
+        before = sqlalchemy.func.sum(behind.c.size).over(order_by=behind.c.number) - behind.c.size
+        counted = sqlalchemy.select(behind, before.label("before")).subquery()
+        query = (
+            sqlalchemy.select(counted).where(counted.c.before < min(most_bytes, _ANY_BYTES)).order_by(counted.c.number)
         )
         return [_from_row(row) for row in self._store.rows(query)]
 
