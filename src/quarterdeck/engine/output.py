@@ -149,8 +149,8 @@ class LogWriter:
         self._closing = True
         self._due.set()
         if self._task is not None:
-            await self._task
-        self._stop_timer()
+            await asyncio.wait([self._task])  # so that a cancelled caller does not cancel what is being stored
+            self._task.result()
 
     async def discard(self) -> None:
         """End without storing what still waits: the execution is somebody else's now."""
@@ -158,6 +158,7 @@ class LogWriter:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+            self._task = None
         self._forget_all()
 
     # -- blocks ---------------------------------------------------------------------------
