@@ -9,7 +9,7 @@ other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from quarterdeck.core.errors import NotFound
 from quarterdeck.core.executions import Execution, NodeStep, State, StepState
 from quarterdeck.core.ids import AccountId
 from quarterdeck.core.jobs import Job
+from quarterdeck.core.options import concealed
 from quarterdeck.formats import job_documents, job_yaml
 from quarterdeck.storage.tables import execution_steps, executions
 
@@ -93,7 +94,7 @@ class ExecutionTable:
             description=execution.description,
             argstring=execution.argstring,
             loglevel=execution.loglevel,
-            definition=job_yaml.tree(job),
+            definition=job_yaml.tree(replace(job, options=concealed(job.options))),
             options=self._store.sealer.seal(msgspec.json.encode(dict(options))),
             nodes=list(execution.nodes) if execution.nodes is not None else sqlalchemy.null(),
             nodes_succeeded=0,
