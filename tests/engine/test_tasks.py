@@ -19,7 +19,7 @@ from quarterdeck.core.errors import Conflict, Unavailable
 from quarterdeck.core.events import SettingsChanged
 from quarterdeck.engine import tasks
 from quarterdeck.engine.tasks import TASKS, TaskKind, Worker
-from quarterdeck.services import group_refresh, policies
+from quarterdeck.services import executions, group_refresh, notifications, policies
 from quarterdeck.storage import queue
 from quarterdeck.storage.database import Database
 
@@ -147,6 +147,10 @@ def test_what_a_worker_asks_for_at_its_start_exists() -> None:
 
 
 def test_all_tasks_of_a_fresh_server_succeed(world: World) -> None:
+    payloads: dict[str, Any] = {
+        policies.COMPLIANCE_TASK: [],
+        executions.END_TASK: {"execution": 1},
+        notifications.TASK: {"delivery": 1},
+    }
     for name, kind in TASKS.items():
-        payload: list[str] | None = [] if name == policies.COMPLIANCE_TASK else None
-        kind.run(Worker(database=world.database, processes=1), payload)
+        kind.run(Worker(database=world.database, processes=1), payloads.get(name))

@@ -151,8 +151,13 @@ def zone_of(schedule: Schedule, default: ZoneInfo) -> ZoneInfo:
         raise Invalid(f"Time zone is not known: {schedule.zone}") from error
 
 
+def is_email(text: str) -> bool:
+    """Whether this is a mail address that a mail server may be given."""
+    return _EMAIL.fullmatch(text) is not None
+
+
 def _of_notification(notification: Notification) -> list[str]:
     emails = notification.on_success_emails + notification.on_failure_emails
     urls = notification.on_success_urls + notification.on_failure_urls
-    wrong = [f"Invalid Email address: {one}" for one in emails if not _EMAIL.fullmatch(one)]
+    wrong = [f"Invalid Email address: {one}" for one in emails if not is_email(one)]
     return list(dict.fromkeys(wrong + [f"Invalid URL: {one}" for one in urls if not _URL.fullmatch(one)]))

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from quarterdeck.core.access_policies import AccessPolicy
 from quarterdeck.core.connections import Defaults
+from quarterdeck.core.notifications import Mail
 from quarterdeck.core.resources import Resource
 
 
@@ -37,6 +38,9 @@ class Site:
     local_user: str = ""
     #: how late a scheduled run may begin
     misfire_seconds: float = 60.0
+    mail: Mail = field(default_factory=Mail)
+    #: patterns of addresses that webhooks may have; none: all but those of this machine and its link
+    allowed_webhooks: tuple[str, ...] = ()
     #: longest log of one execution
     log_bytes: int = 2 * 1024**3
     #: the operator's access policies as they stand now; none: the roles alone decide

@@ -22,7 +22,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from quarterdeck.core import bounded_regexes, job_checks
 from quarterdeck.core.errors import Invalid
+from quarterdeck.daemon import time_zones
 
 PREFIX = "QUARTERDECK_"
 FILE_NAME = "quarterdeck.toml"
@@ -131,6 +133,50 @@ class Executions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "INFO"
 
 
+class Schedules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When scheduled jobs run."""
+
+    time_zone: Annotated[
+        str,
+        _says(
+            "The time zone of schedules that name none, as in Europe/Berlin. Empty means this machine's by TZ or "
+            "/etc/localtime, and UTC where these do not tell its name."
+        ),
+    ] = ""
+    misfire_grace_seconds: Annotated[
+        float, _says("How late a scheduled run may begin; one that is later still is told as missed.", ge=0, le=86400)
+    ] = 60.0
+
+
+class Mail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The mail server that takes notifications."""
+
+    host: Annotated[str, _says("Its name or address. Empty means that no mail is sent.")] = ""
+    port: Annotated[
+        int, _says("Its port; 0 means 25, 587 or 465, for the securities none, starttls and tls.", ge=0, le=65535)
+    ] = 0
+    user: Annotated[str, _says("The user to log in as. Empty means without login.")] = ""
+    password: Annotated[str, _says("The password of that user; better as `file:PATH`.")] = ""
+    sender: Annotated[
+        str, _says("The address that mails come from. Empty means quarterdeck@ and the name in `public_url`.")
+    ] = ""
+    security: Annotated[
+        Literal["none", "starttls", "tls"], _says("How the connection is protected; certificates are checked.")
+    ] = "starttls"
+
+
+class Webhooks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where notifications may be posted to."""
+
+    allowed: Annotated[
+        list[str],
+        _says(
+            "Patterns (regular expressions, whole addresses) of webhooks that may be called. Empty means all but those "
+            "on this machine, its link-local networks and a cloud's metadata service."
+        ),
+    ] = []
+
+
 class Rundeck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The dialect that clients of RunDeck speak."""
 
@@ -175,6 +221,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ssh: Ssh = Ssh()
     projects: Projects = Projects()
     executions: Executions = Executions()
+    schedules: Schedules = Schedules()
+    mail: Mail = Mail()
+    webhooks: Webhooks = Webhooks()
     rundeck: Rundeck = Rundeck()
 
     @property
@@ -344,8 +393,22 @@ def _checked(config: Config) -> Config:
         )
     if config.database_url and not config.database_url.startswith(("postgresql://", "postgresql+psycopg://")):
         raise Invalid("The setting database_url is wrong: it must begin with postgresql://.")
+    _check_outgoing(config)
     public_url = _checked_url(config.public_url) if config.public_url else _default_url(config)
     return msgspec.structs.replace(config, public_url=public_url)
+
+
+def _check_outgoing(config: Config) -> None:
+    """What would otherwise be found wrong when a schedule or a notification is due."""
+    if config.schedules.time_zone:
+        time_zones.zone(config.schedules.time_zone)
+    for pattern in config.webhooks.allowed:
+        try:
+            bounded_regexes.compiled(pattern)
+        except Invalid:
+            raise Invalid(f"The setting webhooks.allowed is wrong: '{pattern}' is no regular expression.") from None
+    if config.mail.sender and not job_checks.is_email(config.mail.sender):
+        raise Invalid(f"The setting mail.sender is wrong: '{config.mail.sender}' is no mail address.")
 
 
 def _is_loopback(host: str) -> bool:

@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import os
 import platform
 import socket
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from quarterdeck.core.access_policies import AccessPolicy
 from quarterdeck.core.connections import Defaults
 from quarterdeck.core.errors import Invalid
+from quarterdeck.core.notifications import Mail
 from quarterdeck.core.resources import Resource
 from quarterdeck.core.sites import Site
+from quarterdeck.daemon import time_zones
 from quarterdeck.daemon.config import Config
 from quarterdeck.formats import aclpolicy
 
@@ -39,6 +45,10 @@ def site(config: Config) -> Site:
             host_keys=config.ssh.host_keys,
         ),
         local_user=config.local_node.user,
+        zone=time_zone(config),
+        misfire_seconds=config.schedules.misfire_grace_seconds,
+        mail=_mail(config),
+        allowed_webhooks=tuple(config.webhooks.allowed),
         log_bytes=config.executions.log_bytes,
         policies=PolicyFiles(acl_directory(config)).current,
     )
@@ -47,6 +57,33 @@ def site(config: Config) -> Site:
 def acl_directory(config: Config) -> Path:
     """Where access policies lie."""
     return Path(config.projects.acl_directory) if config.projects.acl_directory else config.data / "acl"
+
+
+def time_zone(config: Config) -> ZoneInfo:
+    """The zone of schedules that name none. Raises Invalid."""
+    name = config.schedules.time_zone
+    return time_zones.zone(name) if name else time_zones.default(os.environ)
+
+
+def _mail(config: Config) -> Mail:
+    kept = config.mail
+    return Mail(
+        host=kept.host,
+        port=kept.port,
+        user=kept.user,
+        password=kept.password,
+        sender=kept.sender or f"quarterdeck@{_mail_domain(urlsplit(config.public_url).hostname or 'localhost')}",
+        security=kept.security,
+    )
+
+
+def _mail_domain(host: str) -> str:
+    """A name as it is, an IP address as mail addresses have them."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    return f"[IPv6:{host}]" if address.version == 6 else f"[{host}]"
 
 
 def _own_node(config: Config) -> Resource:

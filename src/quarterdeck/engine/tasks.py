@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -20,7 +20,16 @@ from quarterdeck.core import accounts
 from quarterdeck.core.errors import Conflict, Unavailable
 from quarterdeck.core.sites import Site
 from quarterdeck.engine import generation
-from quarterdeck.services import compliance, executions, group_refresh, housekeeping, policies, reactions
+from quarterdeck.engine import notifications as deliveries
+from quarterdeck.services import (
+    compliance,
+    executions,
+    group_refresh,
+    housekeeping,
+    notifications,
+    policies,
+    reactions,
+)
 from quarterdeck.services.context import Context
 from quarterdeck.storage import queue
 from quarterdeck.storage.database import Database, Provenance
@@ -59,11 +68,15 @@ Run = Callable[[Worker, Any], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskKind:
-    """`at_once`: how many of it all workers together run, 0 for any number; `schedule`: cron, UTC, may be empty."""
+    """`at_once`: how many of it all workers together run, 0 for any number; `schedule`: cron, UTC, may be empty.
+
+    With `threads` it has so many of its own: it waits for others, and must not keep threads from the rest.
+    """
 
     run: Run
     at_once: int = 0
     schedule: str = ""
+    threads: int = 0
 
 
 def _in_one_unit(name: str, function: Callable[[Context, Any], object]) -> Run:
@@ -78,10 +91,15 @@ def _generate(worker: Worker, _: Any) -> None:
     generation.run(lambda: worker.unit_of_work(policies.TASK), processes=worker.processes)
 
 
+def _deliver(worker: Worker, payload: Any) -> None:
+    deliveries.run(lambda: worker.unit_of_work(notifications.TASK), payload)
+
+
 TASKS: dict[str, TaskKind] = {
     executions.END_TASK: TaskKind(
         run=_in_one_unit(executions.END_TASK, lambda ctx, payload: executions.end_aborted(ctx, payload["execution"]))
     ),
+    notifications.TASK: TaskKind(run=_deliver, at_once=8, threads=8),
     policies.TASK: TaskKind(run=_generate, at_once=1),
     group_refresh.TASK: TaskKind(
         run=_in_one_unit(group_refresh.TASK, group_refresh.refresh), at_once=1, schedule="*/5 * * * *"
@@ -123,8 +141,16 @@ async def run_worker(
     `connections(threads)`; `kinds` are those this worker runs, `more` are entries that need no thread of these.
     """
     worker = Worker(database=database, processes=cpu, site=site or Site())
-    with ThreadPoolExecutor(threads, thread_name_prefix="task") as pool:
-        entries = {name: _entry(worker, kind, pool) for name, kind in kinds.items()}
+    with ExitStack() as stack:
+
+        def threads_for(name: str, count: int) -> ThreadPoolExecutor:
+            return stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix=name))
+
+        pool = threads_for("task", threads)
+        entries = {
+            name: _entry(worker, kind, threads_for(name, kind.threads) if kind.threads else pool)
+            for name, kind in kinds.items()
+        }
         await asyncio.get_running_loop().run_in_executor(
             pool, _begin, worker, [name for name in AT_START if name in kinds]
         )
@@ -132,8 +158,11 @@ async def run_worker(
 
 
 def connections(threads: int) -> int:
-    """One a task; the one generation that may run uses a second, for its claim and its snapshot."""
-    return threads + 1
+    """One a task; the one generation that may run uses a second, for its claim and its snapshot.
+
+    Tasks with threads of their own hold a connection for moments only: one serves them all.
+    """
+    return threads + 2
 
 
 def _begin(worker: Worker, names: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from quarterdeck.core import events
 from quarterdeck.core.events import Event
-from quarterdeck.services import group_refresh, policies
+from quarterdeck.services import group_refresh, notifications, policies
 from quarterdeck.services.context import Context
 
 Reaction = Callable[[Context, list[Event]], None]
@@ -40,6 +40,7 @@ REACTIONS: tuple[tuple[tuple[type, ...], Reaction], ...] = (
         ),
         group_refresh.request_refresh,
     ),
+    ((events.ExecutionEnded,), notifications.request),
 )
 
 
