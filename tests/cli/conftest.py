@@ -20,6 +20,7 @@ from tests.served import Filled
 
 from quarterdeck.cli import main as program
 from quarterdeck.daemon import config, tls, wiring
+from quarterdeck.daemon.config import Config
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Running:
     url: str
     ca_file: Path
     tokens: dict[str, str]
+    config: Config
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The data of an answer of the Rudder API, to an administrator."""
@@ -47,9 +49,10 @@ def running(filled_database: Filled, tmp_path_factory: pytest.TempPathFactory) -
     kept = tls.initialise(data, url, datetime.now(UTC))
     with database_from(filled_database.server, filled_database.name, "cli") as database_url:
         told = {"data_dir": str(data), "public_url": url, "database_url": database_url, "listen": f"127.0.0.1:{port}"}
+        settings = config.load(told, {})
         server = uvicorn.Server(
             uvicorn.Config(
-                wiring.application(config.load(told, {})),
+                wiring.application(settings),
                 port=port,
                 log_level="warning",
                 http="h11",
@@ -60,7 +63,7 @@ def running(filled_database: Filled, tmp_path_factory: pytest.TempPathFactory) -
         thread = threading.Thread(target=server.run, name="server")
         thread.start()
         assert eventually(lambda: server.started or not thread.is_alive())
-        yield Running(url, kept.ca_certificate, filled_database.tokens)
+        yield Running(url, kept.ca_certificate, filled_database.tokens, settings)
         server.should_exit = True
         thread.join()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server that the commands talk to: where it is, which token, which certificate; and one call.
+"""The server that the commands talk to: where it is, which token, which certificate; and its calls.
 
 Kept by `quarterdeck login` in the user's configuration directory, mode 600. The environment wins:
 QUARTERDECK_URL, QUARTERDECK_TOKEN, QUARTERDECK_CA_FILE.
@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,15 +84,50 @@ def native(server: Server, method: str, path: str, **arguments: Any) -> Any:
     return call(server, method, f"/quarterdeck/api/1{path}", **arguments)
 
 
+def native_text(server: Server, method: str, path: str, **arguments: Any) -> str:
+    """The same for an answer that is a document and no JSON."""
+    with _exchanging(server) as client:
+        answer = client.request(method, f"/quarterdeck/api/1{path}", **arguments)
+    _check(server, answer)
+    return answer.text
+
+
+def native_lines(server: Server, path: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The JSON objects of an answer of the native API that comes line by line, as they come. Raises CommandError."""
+    with _exchanging(server) as client, client.stream("GET", f"/quarterdeck/api/1{path}", params=params) as answer:
+        if not answer.is_success:
+            answer.read()
+            _check(server, answer)
+        for line in answer.iter_lines():
+            yield json.loads(line)
+
+
 def call(server: Server, method: str, path: str, **arguments: Any) -> Any:
     """One request, answered in JSON. Raises CommandError."""
+    with _exchanging(server) as client:
+        answer = client.request(method, path, **arguments)
+    return _check(server, answer, json_expected=True)
+
+
+@contextmanager
+def _exchanging(server: Server) -> Iterator[httpx.Client]:
+    """A client for the block, whose faults become CommandErrors."""
+    headers = {"X-API-Token": server.token}
     try:
-        with httpx.Client(base_url=server.url, verify=_trust(server), timeout=TIMEOUT_SECONDS) as client:
-            answer = client.request(method, path, headers={"X-API-Token": server.token}, **arguments)
+        with httpx.Client(
+            base_url=server.url, verify=_trust(server), timeout=TIMEOUT_SECONDS, headers=headers
+        ) as client:
+            yield client
     except httpx.HTTPError as error:
         raise CommandError(_unreachable(server, error), UNREACHABLE) from error
     except httpx.InvalidURL as error:
         raise CommandError(f"{server.url} is no address of a server ({error}); write https://HOST:PORT", 2) from error
+
+
+def _check(server: Server, answer: httpx.Response, *, json_expected: bool = False) -> Any:
+    """The document of a success. Raises CommandError with the server's own words."""
+    if answer.is_success and not json_expected:
+        return None
     try:
         document = answer.json()
     except ValueError:

@@ -21,27 +21,28 @@ def as_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str, to_stderr: bool = False) -> None:
     """A table; `empty` is what is said when there are no rows. Cells may hold rich's markup: see `plain`."""
     from rich.console import Console  # late: it costs more than most commands
     from rich.table import Table
 
     lines = list(rows)
     if not lines:
-        click.echo(empty)
+        click.echo(empty, err=to_stderr)
         return
+    on_terminal = (sys.stderr if to_stderr else sys.stdout).isatty()
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for name in columns:
-        shown.add_column(name, overflow="fold", no_wrap=not sys.stdout.isatty())
+        shown.add_column(name, overflow="fold", no_wrap=not on_terminal)
     for line in lines:
         shown.add_row(*line)
-    if sys.stdout.isatty():
-        Console(highlight=False).print(shown)
+    if on_terminal:
+        Console(highlight=False, stderr=to_stderr).print(shown)
         return
     console = Console(width=_WIDE, highlight=False)
     with console.capture() as captured:
         console.print(shown)
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()), err=to_stderr)
 
 
 #: Columns of a table that goes to a file or a program: nothing is folded there.
@@ -53,6 +54,11 @@ def plain(value: object) -> str:
     from rich.markup import escape  # late, as above
 
     return escape(str(value))
+
+
+def moment(text: str | None, otherwise: str = "-") -> str:
+    """A time of an answer for a table, in UTC to the second."""
+    return f"{text[:19].replace('T', ' ')}Z" if text else otherwise
 
 
 def percentage(value: float) -> str:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`quarterdeck`: nodes, rules and compliance from a terminal.
+"""`quarterdeck`: nodes, rules, compliance, jobs and what they run, from a terminal.
 
-Exit codes: 0 done, 1 the server refused, 2 wrong usage, 3 the server does not answer, 4 not logged in.
+Exit codes: 0 done, 1 the server refused, 2 wrong usage, 3 the server does not answer, 4 not logged in. What follows
+an execution exits as its worst node did.
 """
 
 from __future__ import annotations
@@ -19,8 +20,15 @@ from quarterdeck.cli.compliance import compliance
 from quarterdeck.cli.configuration import directives, groups, rules
 from quarterdeck.cli.connection import CommandError, Server
 from quarterdeck.cli.display import json_option, plain
+from quarterdeck.cli.executions import executions
+from quarterdeck.cli.host_keys import host_keys
+from quarterdeck.cli.jobs import jobs
 from quarterdeck.cli.nodes import nodes
+from quarterdeck.cli.projects import history, projects
+from quarterdeck.cli.run import run
+from quarterdeck.cli.secrets import secrets
 from quarterdeck.cli.tokens import tokens
+from quarterdeck.cli.workers import workers
 
 _EPILOG = "Exit codes: 0 done, 1 refused, 2 wrong usage, 3 the server does not answer, 4 not logged in."
 
@@ -31,7 +39,10 @@ def cli() -> None:
     """Work with a Quarterdeck server."""
 
 
-for _command in (nodes, groups, directives, rules, compliance, tokens):
+for _command in (
+    *(nodes, groups, directives, rules, compliance, tokens),
+    *(run, jobs, executions, history, projects, host_keys, secrets, workers),
+):
     cli.add_command(_command)
 
 

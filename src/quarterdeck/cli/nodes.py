@@ -13,6 +13,8 @@ import click
 from quarterdeck.cli import connection, display
 from quarterdeck.cli.connection import REFUSED, CommandError, Server
 from quarterdeck.cli.display import json_option, plain
+from quarterdeck.cli.projects import path
+from quarterdeck.cli.run import filter_of
 
 EXAMPLE = '[{"objectType":"node","attribute":"OS","comparator":"eq","value":"Linux"}]'
 
@@ -26,9 +28,26 @@ def nodes() -> None:
 @click.argument("search", required=False)
 @click.option("--pending", is_flag=True, help="Nodes that wait to be accepted.")
 @click.option("--where", help=f"Criteria of the node query language as JSON: {EXAMPLE}")
+@click.option("-p", "--project", help="Nodes of this project instead, as its jobs see them.")
+@click.option("-F", "--filter", "filters", multiple=True, help="With --project: as for `quarterdeck run`.")
 @json_option
-def list_nodes(search: str | None, pending: bool, where: str | None, as_json: bool) -> None:
+def list_nodes(  # one option each
+    *,
+    search: str | None,
+    pending: bool,
+    where: str | None,
+    project: str | None,
+    filters: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """List accepted or pending nodes; SEARCH is a part of the host name or of the id."""
+    if project:
+        if search or pending or where:
+            raise click.UsageError("With --project, nodes are chosen by --filter alone.")
+        _list_of_project(project, filter_of(filters), as_json=as_json)
+        return
+    if filters:
+        raise click.UsageError("--filter belongs to --project; use SEARCH or --where.")
     query = _query(search, where)
     path = "/nodes/pending" if pending else "/nodes"
     found = connection.rudder(connection.current(), "GET", path, params=query)["nodes"]
@@ -40,6 +59,31 @@ def list_nodes(search: str | None, pending: bool, where: str | None, as_json: bo
         ("ID", "HOSTNAME", "OS", "STATE", "MODE", "LAST RUN"),
         (_line(node) for node in found),
         empty="No node matches." if query else everything,
+    )
+
+
+def _list_of_project(project: str, wanted: dict[str, str] | None, *, as_json: bool) -> None:
+    found = connection.native(connection.current(), "GET", path(project, "/nodes"), params=wanted)
+    if as_json:
+        display.as_json(found)
+        return
+    display.table(
+        ("NAME", "HOSTNAME", "USER", "TAGS", "OS", "FROM"),
+        (
+            tuple(
+                plain(cell)
+                for cell in (
+                    one["name"],
+                    one["hostname"],
+                    one["username"],
+                    ",".join(one["tags"]),
+                    one["osName"] or one["osFamily"],
+                    one["source"],
+                )
+            )
+            for one in found
+        ),
+        empty="No node matches.",
     )
 
 
