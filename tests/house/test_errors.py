@@ -9,6 +9,7 @@ from quarterdeck.core import errors
 from quarterdeck.core.errors import QuarterdeckError
 from quarterdeck.dialects.native import errors as native
 from quarterdeck.dialects.rudder import errors as rudder
+from quarterdeck.dialects.rundeck import errors as rundeck
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, QuarterdeckError)]
 KINDS.remove(QuarterdeckError)
@@ -19,6 +20,7 @@ def test_each_kind_stands_in_the_table_of_each_dialect(kind: type[QuarterdeckErr
     assert len(KINDS) >= 8
     assert kind in rudder.TABLE
     assert kind in native.TABLE
+    assert kind in rundeck.TABLE
 
 
 @pytest.mark.parametrize("kind", KINDS)

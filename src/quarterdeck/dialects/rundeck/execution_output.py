@@ -75,7 +75,7 @@ def get_execution_output(ctx: Context, request: Request) -> Answer:
     )
 
 
-@page_section.operation("followExecution", "GET", "/execution/follow/{id}", right=None, documented=False)
+@page_section.operation("followExecution", "GET", "/execution/follow/{id}", right=None, since=1, documented=False)
 def follow_execution(ctx: Context, request: Request) -> Answer:
     """Where executions say that people find their output: the output as text, after a login."""
     if sessions.account(ctx, request) is None:

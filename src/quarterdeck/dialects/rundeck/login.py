@@ -18,7 +18,7 @@ from quarterdeck.web import sessions as cookies
 from quarterdeck.web.operation import Answer, Request, Section
 from quarterdeck.web.sessions import Before
 
-section = Section("Login pages, below /")
+section = Section("Login pages: below /, of no version")
 
 _WRONG = "Invalid username and password."
 #: Longer names are nobody's, and are kept in memory for a while.
@@ -43,7 +43,7 @@ _WELCOME = """<p>You are logged in as {name}.</p>
 <form action="/user/logout" method="post"><button>Log out</button></form>"""
 
 
-@section.operation("loginForm", "GET", "/user/login", right=None, documented=False)
+@section.operation("loginForm", "GET", "/user/login", right=None, since=1)
 def login_form(ctx: Context, request: Request) -> Answer:
     """Show the form, or the start page to who is logged in."""
     if cookies.account(ctx, request) is not None:
@@ -52,7 +52,7 @@ def login_form(ctx: Context, request: Request) -> Answer:
     return _page(_FORM.format(flash=flash))
 
 
-@section.operation("login", "POST", "/j_security_check", right=None, long=True)
+@section.operation("login", "POST", "/j_security_check", right=None, since=1, long=True)
 def login(ctx: Context, request: Request) -> Answer:
     """Begin a session and go where the client wanted to, or to the page for what went wrong."""
     _refuse_foreign(request)
@@ -70,7 +70,7 @@ def login(ctx: Context, request: Request) -> Answer:
     return redirect(ctx, request, cookies.before(request).path or "/", cookies.header(request, secret))
 
 
-@section.operation("loginError", "GET", "/user/error", right=None, documented=False)
+@section.operation("loginError", "GET", "/user/error", right=None, since=1)
 def login_error(ctx: Context, request: Request) -> Answer:
     """End the session after a login that failed, and go back to the form."""
     _refuse_foreign(request)
@@ -79,7 +79,7 @@ def login_error(ctx: Context, request: Request) -> Answer:
     return redirect(ctx, request, "/menu/index", cookies.header(request, failed.value))
 
 
-@section.operation("logout", "GET", "/user/logout", right=None, documented=False)
+@section.operation("logout", "GET", "/user/logout", right=None, since=1, documented=False)
 def logout(ctx: Context, request: Request) -> Answer:
     """End the session."""
     _refuse_foreign(request)
@@ -87,7 +87,7 @@ def logout(ctx: Context, request: Request) -> Answer:
     return redirect(ctx, request, "/menu/index", cookies.header(request, Before().value))
 
 
-@section.operation("start", "GET", "/", right=None, documented=False)
+@section.operation("start", "GET", "/", right=None, since=1, documented=False)
 def start(ctx: Context, request: Request) -> Answer:
     """Go to the start page."""
     if cookies.account(ctx, request) is None:
@@ -95,7 +95,7 @@ def start(ctx: Context, request: Request) -> Answer:
     return redirect(ctx, request, "/menu/index")
 
 
-@section.operation("startPage", "GET", "/menu/index", right=None, documented=False)
+@section.operation("startPage", "GET", "/menu/index", right=None, since=1, documented=False)
 def start_page(ctx: Context, request: Request) -> Answer:
     """Say who is logged in."""
     account = cookies.account(ctx, request)
