@@ -18,7 +18,7 @@ from quarterdeck.core.errors import QuarterdeckError, Unavailable
 from quarterdeck.dialects.rudder import errors as rudder_errors
 from quarterdeck.dialects.rudder.dialect import RudderDialect
 from quarterdeck.services import accounts, rules
-from quarterdeck.web import runner
+from quarterdeck.web import bodies, runner
 
 RULES = "/rudder/api/latest/rules"
 
@@ -34,7 +34,7 @@ def test_a_body_over_the_limit_is_refused_in_the_envelope(served: Served) -> Non
 
 
 def test_long_bodies_share_a_room_and_short_ones_pass(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "BODY_SECONDS", 5.0)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 5.0)
     token = served.tokens["admin"].encode()
     scope = {
         "type": "http",
@@ -46,9 +46,9 @@ def test_long_bodies_share_a_room_and_short_ones_pass(served: Served, monkeypatc
     statuses: dict[str, int] = {}
 
     async def play() -> None:
-        room = runner.Room(300_000)
+        room = bodies.Room(300_000)
         app = runner.Runner(
-            dialect=RudderDialect(),
+            grammar=RudderDialect(),
             database=served.database,
             prefix="/rudder/api",
             threads=anyio.CapacityLimiter(2),
@@ -81,7 +81,7 @@ def test_long_bodies_share_a_room_and_short_ones_pass(served: Served, monkeypatc
         go_on.set()
         await waiting
         await ask("later", 200_000, at_once)
-        monkeypatch.setattr(runner, "BODY_SECONDS", 0.1)
+        monkeypatch.setattr(bodies, "BODY_SECONDS", 0.1)
         await ask("never", 200_000, never)
         assert room.free == 300_000
 

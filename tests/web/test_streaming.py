@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, MutableMapping
 from typing import Any
 
-from quarterdeck.web import runner
+from quarterdeck.web import answers
 from quarterdeck.web.operation import Answer, Request
 
 REQUEST = Request(method="GET", target="/", params={}, query_string="", headers={})
@@ -35,7 +35,7 @@ def test_a_client_that_goes_away_ends_what_is_written_for_it() -> None:
             if message.get("body") == b"first":
                 gone.set()
 
-        await asyncio.wait_for(runner.write(send, Answer(body=endless()), REQUEST, receive), 10)
+        await asyncio.wait_for(answers.write(send, Answer(body=endless()), REQUEST, receive), 10)
 
     asyncio.run(play())
 
@@ -58,7 +58,7 @@ def test_pieces_are_written_as_they_come_to_a_client_that_stays() -> None:
         async def send(message: MutableMapping[str, Any]) -> None:
             sent.append((message.get("body"), message.get("more_body", False)))
 
-        await asyncio.wait_for(runner.write(send, Answer(body=pieces()), REQUEST, receive), 10)
+        await asyncio.wait_for(answers.write(send, Answer(body=pieces()), REQUEST, receive), 10)
 
     asyncio.run(play())
 

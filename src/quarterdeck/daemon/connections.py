@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """HTTP connections that nobody can hold for nothing: who says nothing, or reads nothing, is let go.
 
-uvicorn itself waits for ever for a first request, and for a reader. How long a body may take: `web/runner.py`.
+uvicorn itself waits for ever for a first request, and for a reader. How long a body may take: `web/bodies.py`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from starlette.types import Lifespan
 
 from quarterdeck.core.sites import Site
 from quarterdeck.storage.database import Database
-from quarterdeck.web.runner import ROOM_BYTES, Dialect, Room, Runner
+from quarterdeck.web.bodies import ROOM_BYTES, Room
+from quarterdeck.web.runner import Dialect, Runner
 
 
 def mount(
@@ -30,7 +31,7 @@ def mount(
     routes = [
         Mount(
             prefix,
-            app=Runner(dialect=dialect, database=database, prefix=prefix, threads=limiter, room=room, site=here),
+            app=Runner(grammar=dialect, database=database, prefix=prefix, threads=limiter, room=room, site=here),
         )
         for prefix, dialect in dialects.items()
     ]

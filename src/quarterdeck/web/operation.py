@@ -6,14 +6,13 @@ No dialect's grammar here, and nothing that reads a socket (`runner.py`) or choo
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import parse_qsl
-
-from quarterdeck.services.context import Context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +36,10 @@ class Request:
     #: names in lower case; repeated headers joined by a comma
     headers: Mapping[str, str]
     body: bytes = b""
+    #: the body of an operation whose row says `stream_body`, at its beginning; closed when the answer is made
+    body_file: IO[bytes] | None = None
+    #: SHA-256 of what is in `body_file`
+    body_digest: str = ""
     version: int = 0
     request_id: str = ""
     #: http or https, as the client speaks it
@@ -50,6 +53,11 @@ class Request:
     def query(self) -> dict[str, list[str]]:
         """The query string's values by key."""
         return group_pairs(parse_qsl(self.query_string, keep_blank_values=True))
+
+    @property
+    def path(self) -> str:
+        """The path as the client sent it. What logs show: queries may hold tokens and secret values."""
+        return self.target.partition("?")[0]
 
     @property
     def content_type(self) -> str:
@@ -69,13 +77,28 @@ def group_pairs(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     return grouped
 
 
+@dataclass(slots=True, kw_only=True)
+class Excerpt:
+    """Bytes of an open file, which whoever writes them closes."""
+
+    descriptor: int
+    start: int
+    length: int
+
+    def close(self) -> None:
+        """Let the file go; once is enough."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What goes on the wire: header names are sent spelled as given; a body is bytes, a file or a source."""
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | Path | AsyncIterator[bytes] = b""
+    body: bytes | Path | Excerpt | AsyncIterator[bytes] = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +110,8 @@ class Reply:
     action: str | None = None
 
 
-Handler = Callable[[Context, Any], Reply | Answer]
+#: What it gets first is what its dialect's edge gives: accounts' dialects a service's context, a relay something less.
+Handler = Callable[[Any, Any], Reply | Answer]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -209,12 +209,14 @@ def test_a_reader_who_dawdles_holds_no_connection_and_no_thread(served: Served) 
     }
     seen: list[str] = []
 
-    async def receive() -> dict[str, object]:
-        return {"type": "http.request", "body": b""}
-
     async def play() -> None:
+        bodies = iter([{"type": "http.request", "body": b""}] * 2)
+
+        async def receive() -> dict[str, object]:
+            return next(bodies, None) or await asyncio.Future()
+
         threads = anyio.CapacityLimiter(1)
-        runner = Runner(dialect=RudderDialect(), database=database, prefix="/rudder/api", threads=threads)
+        runner = Runner(grammar=RudderDialect(), database=database, prefix="/rudder/api", threads=threads)
         first, go_on = asyncio.Event(), asyncio.Event()
 
         async def dawdle(message: Any) -> None:
