@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import httpx
 import psycopg
@@ -114,9 +115,9 @@ class Rundeck:
             yield Context(account=account, store=store, site=self.site)
             store.commit()
 
-    def ask(self, method: str, path: str, who: str = "admin", **arguments: object) -> httpx.Response:
+    def ask(self, method: str, path: str, who: str = "admin", **arguments: Any) -> httpx.Response:
         headers = {"X-RunDeck-Auth-Token": self.tokens[who]} if who else {}
-        return self.client.request(method, path, headers=headers, follow_redirects=False, **arguments)  # type: ignore[arg-type]
+        return self.client.request(method, path, headers=headers, follow_redirects=False, **arguments)
 
 
 @pytest.fixture(scope="session")

@@ -47,8 +47,8 @@ class RundeckDialect:
         if not any(segments[1:]):
             raise version.UnsupportedVersion("API Version not specified")
         match = self._with_extension(request, segments[2:]) or _found(self.router, request, segments[2:])
-        request.version = version.check(segments[1], errors.path(request), self.parts.max_version)
-        version.require(request.version, match.operation.since, errors.path(request))
+        request.version = version.check(segments[1], request.path, self.parts.max_version)
+        version.require(request.version, match.operation.since, request.path)
         return match
 
     def _with_extension(self, request: Request, segments: tuple[str, ...]) -> Match | None:
@@ -90,7 +90,7 @@ class RundeckDialect:
 
 def _segments(request: Request) -> tuple[str, ...]:
     """The path's decoded segments; at least one."""
-    path = _SESSION_SUFFIX.sub("", errors.path(request))
+    path = _SESSION_SUFFIX.sub("", request.path)
     return tuple(unquote(segment) for segment in path.removeprefix("/").split("/"))
 
 
@@ -99,8 +99,8 @@ def _found(router: Router, request: Request, segments: tuple[str, ...]) -> Match
     if match is not None:
         return match
     if any(router.methods(one) for one in _meant(segments)):
-        raise errors.WrongMethod(f"{request.method} is not allowed for: {errors.path(request)}")
-    raise errors.UnknownPath(f"Invalid API Request: {errors.path(request)}")
+        raise errors.WrongMethod(f"{request.method} is not allowed for: {request.path}")
+    raise errors.UnknownPath(f"Invalid API Request: {request.path}")
 
 
 def _find(router: Router, method: str, segments: tuple[str, ...]) -> Match | None:

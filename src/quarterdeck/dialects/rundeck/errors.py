@@ -68,9 +68,9 @@ def messages(request: Request, error: QuarterdeckError | None) -> list[str]:
     if error is None:
         return [UNKNOWN]
     if isinstance(error, errors.Unauthenticated):
-        return [f"{_stranger(request)} is not authorized for: {path(request)}"]
+        return [f"{_stranger(request)} is not authorized for: {request.path}"]
     if isinstance(error, LacksRight):
-        return [f"{request.memo.get(ACCOUNT, '')} is not authorized for: {path(request)}"]
+        return [f"{request.memo.get(ACCOUNT, '')} is not authorized for: {request.path}"]
     problems = error.problems.values() if isinstance(error, Invalid) else ()
     return [error.message or UNKNOWN, *problems]
 
@@ -78,11 +78,6 @@ def messages(request: Request, error: QuarterdeckError | None) -> list[str]:
 def several(problems: Sequence[str]) -> Invalid:
     """One error that tells several things at once."""
     return Invalid(problems[0], problems={str(number): one for number, one in enumerate(problems[1:], 2)})
-
-
-def path(request: Request) -> str:
-    """The path of a request as it was sent, without its query."""
-    return request.target.partition("?")[0]
 
 
 def _stranger(request: Request) -> str:

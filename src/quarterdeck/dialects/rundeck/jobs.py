@@ -11,7 +11,7 @@ from quarterdeck.core.errors import Invalid
 from quarterdeck.core.executions import State
 from quarterdeck.core.job_checks import Draft
 from quarterdeck.core.jobs import LOG_LEVELS, Job
-from quarterdeck.dialects.rundeck import body, envelope, errors, execution_shapes, version
+from quarterdeck.dialects.rundeck import body, envelope, execution_shapes, version
 from quarterdeck.dialects.rundeck.envelope import element, items
 from quarterdeck.formats import execution_xml, job_xml, job_yaml
 from quarterdeck.services import executions, jobs
@@ -98,7 +98,7 @@ def list_job_executions(ctx: Context, request: Request) -> Reply:
 def _query(request: Request) -> JobQuery:
     for name in _LATER:
         if body.text(request, name):
-            version.require(request.version, 2, errors.path(request))
+            version.require(request.version, 2, request.path)
     group = body.text(request, "groupPath")
     ids = body.text(request, "idlist")
     order = body.text(request, "sortOrder", "ascending")
