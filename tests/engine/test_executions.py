@@ -3,38 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-from tests.engine.worlds import KEY, PROJECT, World, until
+from tests.engine.worlds import PROJECT, World, until
 
 from quarterdeck.core.activities import ActivityQuery
 from quarterdeck.core.executions import State
-from quarterdeck.core.resources import Resource
-from quarterdeck.core.sites import Site
-from quarterdeck.services import activities, adhoc, executions, projects
-from quarterdeck.services.adhoc import Manner
-from quarterdeck.storage.database import Database
-
-HERE = Resource("here", hostname="localhost")
-
-
-@pytest.fixture
-def world(fresh_postgres_url: str) -> Iterator[World]:
-    database = Database(fresh_postgres_url, pool_size=12, secret_key=KEY)
-    world = World(database, Site(node=HERE))
-    world.do(lambda ctx: projects.create(ctx, PROJECT))
-    yield world
-    database.close()
-
-
-def command(world: World, line: str, manner: Manner | None = None) -> int:
-    return world.do(lambda ctx: adhoc.run_command(ctx, PROJECT, line, manner or Manner()).id)
+from quarterdeck.services import activities, executions
 
 
 def test_a_command_runs_and_its_output_and_its_end_are_kept(world: World) -> None:
     with world.worker():
-        execution = command(world, "echo hello; echo oh >&2")
+        execution = world.command("echo hello; echo oh >&2")
 
         ended = world.ended(execution)
 
@@ -47,7 +25,7 @@ def test_a_command_runs_and_its_output_and_its_end_are_kept(world: World) -> Non
 
 def test_a_command_that_fails_makes_the_execution_fail(world: World) -> None:
     with world.worker():
-        execution = command(world, "exit 3")
+        execution = world.command("exit 3")
 
         ended = world.ended(execution)
 
@@ -57,7 +35,7 @@ def test_a_command_that_fails_makes_the_execution_fail(world: World) -> None:
 
 def test_an_abort_ends_a_command_that_takes_long(world: World) -> None:
     with world.worker():
-        execution = command(world, "echo begun; sleep 600")
+        execution = world.command("echo begun; sleep 600")
         until(lambda: world.output(execution) == ["here INFO: begun"])
 
         answer = world.do(lambda ctx: executions.abort(ctx, str(execution)))

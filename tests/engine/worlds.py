@@ -4,21 +4,29 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+
+from tests.sshd import USER, Sshd
 
 from quarterdeck.core.accounts import SYSTEM, Account
 from quarterdeck.core.executions import Execution
 from quarterdeck.core.jobs import Job
+from quarterdeck.core.node_filters import NodeFilter, Side
+from quarterdeck.core.resources import Resource
 from quarterdeck.core.sites import Site
 from quarterdeck.engine import tasks
 from quarterdeck.engine.executions import Executions
-from quarterdeck.formats import job_yaml, log_blocks
-from quarterdeck.services import executions, jobs, reactions
+from quarterdeck.formats import job_yaml
+from quarterdeck.services import adhoc, execution_output, executions, jobs, projects, reactions, resources
+from quarterdeck.services.adhoc import Manner
 from quarterdeck.services.context import Context
 from quarterdeck.storage import queue
 from quarterdeck.storage.database import Database, Provenance
@@ -26,6 +34,7 @@ from quarterdeck.storage.database import Database, Provenance
 T = TypeVar("T")
 KEY = bytes(range(32))
 PROJECT = "ops"
+HERE = Resource("here", hostname="localhost")
 
 
 @dataclass
@@ -47,7 +56,12 @@ class World:
             store.commit()
 
     @contextmanager
-    def worker(self, *, most: int = 20) -> Iterator[Executions]:
+    def worker(
+        self,
+        *,
+        most: int = 20,
+        gone_seconds: float = 0.5,
+    ) -> Iterator[Executions]:
         """A worker in a thread of this process."""
         loop = asyncio.new_event_loop()
         stop, made = asyncio.Event(), threading.Event()
@@ -55,7 +69,7 @@ class World:
         kinds = {executions.END_TASK: tasks.TASKS[executions.END_TASK]}
 
         async def work() -> None:
-            run = Executions(self.units, self.site, url=self.database.url, most=most)
+            run = Executions(self.units, self.site, url=self.database.url, most=most, gone_seconds=gone_seconds)
             here.append(run)
             made.set()
             more = {executions.RUN_TASK: queue.Entry(handler=lambda task: run.take(task.payload["execution"]))}
@@ -74,7 +88,25 @@ class World:
             thread.join()
             loop.close()
 
-    # -- jobs -----------------------------------------------------------------------------
+    # -- nodes and jobs -------------------------------------------------------------------
+
+    def nodes(self, *some: Resource) -> None:
+        """These are the project's nodes, besides the server's own."""
+        self.do(lambda ctx: resources.replace_document(ctx, PROJECT, lambda: some))
+
+    def here(self, *names: str, **attributes: str) -> list[Resource]:
+        """Nodes on which commands run on this machine, without SSH."""
+        found = [local(name, **attributes) for name in names]
+        self.nodes(*found)
+        return found
+
+    def save(self, job: Job) -> Job:
+        """The job, kept."""
+        return self.do(lambda ctx: jobs.save_new(ctx, job).job)
+
+    def command(self, line: str, manner: Manner | None = None, account: Account | None = None) -> int:
+        """Start a command line; the execution's number."""
+        return self.do(lambda ctx: adhoc.run_command(ctx, PROJECT, line, manner or Manner()).id, account)
 
     def load(self, text: str) -> list[Job]:
         """The jobs of a YAML document, kept."""
@@ -97,18 +129,53 @@ class World:
         return [f"{node} {level}: {text}" for node, level, text in self.lines(execution_id)]
 
     def lines(self, execution_id: int) -> list[tuple[str, str, str]]:
-        blocks = self.do(lambda ctx: ctx.store.logs.blocks(execution_id, 0, 10_000))
-        return [
-            (entry.node, entry.level, line)
-            for block in blocks
-            for entry in log_blocks.decode(block.data)
-            for line in entry.text.decode(errors="replace").splitlines()
-        ]
+        found: list[tuple[str, str, str]] = []
+        offset = 0
+        while (page := self.do(partial(execution_output.read, execution_id=execution_id, offset=offset))).entries:
+            offset = page.next_offset
+            for entry in page.entries:
+                text = entry.text.decode(errors="replace")
+                found += [(entry.node, entry.level, line) for line in text.splitlines()]
+        return found
 
     def steps(self, execution_id: int) -> Mapping[tuple[str, str], str]:
         """State by step and node."""
         found = self.do(lambda ctx: ctx.store.executions.steps(execution_id))
         return {(one.step, one.node): one.state.value for one in found}
+
+
+@contextmanager
+def made(url: str, *, pool_size: int = 12, **site: Any) -> Iterator[World]:
+    """A world on this database, with an empty project."""
+    database = Database(url, pool_size=pool_size, secret_key=KEY)
+    # Keys of the servers of tests lie in temporary directories.
+    world = World(database, Site(**{"node": HERE, "allowed_paths": (PurePosixPath(tempfile.gettempdir()),), **site}))
+    world.do(lambda ctx: projects.create(ctx, PROJECT))
+    try:
+        yield world
+    finally:
+        database.close()
+
+
+def local(name: str, *, tags: Iterable[str] = (), **attributes: str) -> Resource:
+    """A node on which commands run on this machine, without SSH."""
+    return Resource(name, hostname=name, tags=frozenset(tags), attributes={**attributes, "node-executor": "local"})
+
+
+def remote(server: Sshd, name: str, host: str = "", **attributes: str) -> Resource:
+    """A node that is reached over SSH, at one of the addresses of a server."""
+    address = server.at(host) if host else server.address
+    return Resource(
+        name,
+        hostname=str(address),
+        username=USER,
+        attributes={"ssh-keypath": str(server.key), **attributes},
+    )
+
+
+def everywhere() -> NodeFilter:
+    """All nodes but the server's own."""
+    return NodeFilter(include=Side(name=".*"), exclude=Side(name=HERE.name))
 
 
 def until(holds: Callable[[], bool], seconds: float = 15) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -40,6 +42,8 @@ TAKEOVER = timedelta(seconds=10)
 POLL = timedelta(seconds=3)
 _RECONNECT_SECONDS = 1.0
 _CHANNEL = "ch_pgqueuer"
+
+_IMPORTING = threading.Lock()
 
 _DELETE_QUEUED = sqlalchemy.text(
     "WITH gone AS (DELETE FROM pgqueuer WHERE id = :id AND status = 'queued' RETURNING id, priority, entrypoint) "
@@ -121,11 +125,18 @@ def waiting(store: Store) -> dict[str, int]:
 
 
 def _enqueue(store: Store, task: str, payload: bytes, delay: timedelta, key: str | None) -> int:
+    _import_library()
     from pgqueuer.queries import SyncQueries
 
     queries = SyncQueries(_driver(store), qbq=_queue_builder())
     headers = {"key": key} if key is not None else None
     return int(queries.enqueue(task, payload, execute_after=delay, headers=headers)[0])
+
+
+def _import_library() -> None:
+    """Two threads that come by different doors into its circle of imports would both fail."""
+    with _IMPORTING:
+        importlib.import_module("pgqueuer.queries")
 
 
 def _driver(store: Store) -> Any:
@@ -235,6 +246,7 @@ async def _closing(plain: str) -> Any:
 
 
 def _manager(connection: Any, listening: Any, entries: Mapping[str, Entry]) -> Any:
+    _import_library()
     from pgqueuer import PgQueuer
     from pgqueuer.adapters.persistence import qb
     from pgqueuer.queries import Queries
