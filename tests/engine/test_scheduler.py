@@ -55,12 +55,12 @@ Units = Callable[[], AbstractContextManager[Context]]
 
 @contextmanager
 def scheduling(
-    world: World, *, units: Units | None = None, worker: int | None = None, clock: scheduler.Clock | None = None
+    world: World, *, units: Units | None = None, worker: int = 0, clock: scheduler.Clock | None = None
 ) -> Iterator[Running]:
     loop = asyncio.new_event_loop()
     here = Running(loop)
     more = {"clock": clock} if clock is not None else {}
-    work = scheduler.run(units or world.units, here.changed, here.stop, worker=worker, **more)
+    work = scheduler.run(units or world.units, here.changed, here.stop, worker=lambda: worker, **more)
     thread = threading.Thread(target=loop.run_until_complete, args=(work,))
     thread.start()
     try:

@@ -216,6 +216,23 @@ def test_a_job_that_cannot_start_does_not_keep_others_from_starting(world: World
     assert len(world.started()) == 1
 
 
+def test_a_job_that_cannot_be_read_any_more_does_not_keep_others_from_starting(world: World) -> None:
+    world.job(name="unreadable", more="options: {pass: {secure: true, value: hunter2}}")
+    other = Database(world.database.url, pool_size=3, secret_key=bytes(range(32)))
+    later = World(other)
+    later.job(name="sound")
+
+    later.do(schedules.replan)
+    later.fire(START + timedelta(minutes=1))
+    later.fire(START + timedelta(minutes=2))
+    runs, told = later.started(), later.activities()[0]
+    other.close()
+
+    assert len(runs) == 2
+    assert (told.status, told.title, told.user) == ("failed", "night/unreadable", "quarterdeck")
+    assert told.summary.startswith("The schedule ends: A secret was encrypted with another key")
+
+
 def test_deleting_a_job_and_dropping_its_schedule_end_it(world: World) -> None:
     gone = world.job(name="gone")
     kept = world.job(name="kept")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -26,7 +27,7 @@ from quarterdeck.dialects.rudder.parts import Parts as RudderParts
 from quarterdeck.dialects.rundeck.dialect import PREFIX as RUNDECK_PREFIX
 from quarterdeck.dialects.rundeck.dialect import RundeckDialect
 from quarterdeck.dialects.rundeck.parts import Parts as RundeckParts
-from quarterdeck.engine import executions, intake, tasks
+from quarterdeck.engine import executions, intake, scheduler, tasks
 from quarterdeck.engine.executions import Executions
 from quarterdeck.engine.fetching import Fetcher
 from quarterdeck.engine.following import LOOKS, Follower
@@ -38,6 +39,8 @@ from quarterdeck.services.executions import RUN_TASK
 from quarterdeck.storage.database import Database
 from quarterdeck.storage.queue import Entry
 from quarterdeck.web.runner import Dialect
+
+log = logging.getLogger(__name__)
 
 RUDDER_PREFIX = "/rudder/api"
 #: Tasks that one worker process runs at the same time; generation brings its own processes.
@@ -107,15 +110,23 @@ async def worker(config: Config) -> None:
     """Everything that happens without a request, until cancelled."""
     stop = asyncio.Event()
     cpu = config.workers.cpu or os.cpu_count() or 1
-    size = tasks.connections(WORKER_THREADS) + executions.THREADS
+    size = tasks.connections(WORKER_THREADS) + executions.THREADS + scheduler.THREADS
     database = Database(config.database_url, pool_size=size, secret_key=tls.secret(config.data))
     site = sites.site(config)
+    log.info("schedules that name no time zone follow %s", site.zone.key)
+    units = tasks.Worker(database=database, processes=1, site=site)
     running_here = _executions(config, database, site)
     more = {RUN_TASK: Entry(handler=lambda task: running_here.take(task.payload["execution"]))}
     async with draining(config):
         running = asyncio.gather(
             tasks.run_worker(database, cpu=cpu, threads=WORKER_THREADS, stop=stop, site=site, more=more),
             running_here.run(stop),
+            scheduler.run(
+                lambda: units.unit_of_work("scheduler"),
+                running_here.schedules_changed,
+                stop,
+                worker=lambda: running_here.worker,
+            ),
         )
         try:
             await asyncio.shield(running)

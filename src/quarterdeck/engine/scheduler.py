@@ -24,6 +24,8 @@ LOOK_SECONDS = 5.0
 _BUSY_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
 _MOST = 50
+#: Connections that it takes.
+THREADS = 1
 
 UnitsOfWork = Callable[[], AbstractContextManager[Context]]
 Clock = Callable[[], datetime]
@@ -34,11 +36,17 @@ def _now() -> datetime:
 
 
 async def run(
-    units: UnitsOfWork, changed: asyncio.Event, stop: asyncio.Event, *, worker: int | None = None, clock: Clock = _now
+    units: UnitsOfWork,
+    changed: asyncio.Event,
+    stop: asyncio.Event,
+    *,
+    worker: Callable[[], int] = lambda: 0,
+    clock: Clock = _now,
 ) -> None:
     """Start what is due, until `stop`. Set `changed` when a notice says that schedules changed.
 
-    `units` opens units of work that commit; `worker` is this worker's id, for which `drain` is looked up.
+    `units` opens units of work that commit; `worker` tells this worker's id, 0 while it has none: one that drains
+    starts nothing.
     """
     planned = False
     while not stop.is_set():
@@ -47,7 +55,7 @@ async def run(
             if not planned:
                 await asyncio.to_thread(_replan, units, clock)
                 planned = True
-            seconds = await asyncio.to_thread(_round, units, worker, clock)
+            seconds = await asyncio.to_thread(_round, units, worker(), clock)
         except (Conflict, Unavailable) as error:
             log.warning("schedules have to wait: %s", error.message)
             seconds = _RETRY_SECONDS
@@ -65,11 +73,11 @@ def _replan(units: UnitsOfWork, clock: Clock) -> None:
         log.info("%d schedules are due at other times now", changed)
 
 
-def _round(units: UnitsOfWork, worker: int | None, clock: Clock) -> float:
+def _round(units: UnitsOfWork, worker: int, clock: Clock) -> float:
     """Start what is due; returns the seconds after which to look again."""
     with units() as ctx:
         ctx.store.now = clock()
-        if worker is not None and execution_work.is_draining(ctx, worker):
+        if execution_work.is_draining(ctx, worker):
             return LOOK_SECONDS
         if schedules.fire_due(ctx, most=_MOST) == _MOST:
             return 0

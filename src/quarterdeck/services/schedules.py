@@ -17,6 +17,7 @@ from quarterdeck.core.errors import Forbidden, Invalid, QuarterdeckError, Unavai
 from quarterdeck.core.jobs import Job, SavedJob
 from quarterdeck.services import access, jobs
 from quarterdeck.services.context import Context
+from quarterdeck.storage.sealing import WrongKey
 
 log = logging.getLogger(__name__)
 
@@ -26,25 +27,29 @@ _MOST_SCHEDULES = 100_000
 
 def fire_due(ctx: Context, *, most: int = 50) -> int:
     """Deal with jobs that are due, the longest due first; returns with how many. Another worker gets none of these."""
-    due = ctx.store.jobs.due(ctx.now, most)
-    for saved in due:
-        _fire(ctx, saved)
-    return len(due)
+    found = ctx.store.jobs.due(ctx.now, most)
+    for job_id, due in found.items():
+        try:
+            _fire(ctx, ctx.store.jobs.get(job_id), due)
+        except WrongKey as error:  # a job that cannot be read must not keep the others from starting
+            ctx.store.jobs.plan(job_id, None)
+            _remember(ctx, job_id, due, "failed", f"The schedule ends: {error.message}")
+    return len(found)
 
 
 def replan(ctx: Context) -> int:
     """Plan all future times anew, as the default time zone may be another one now; returns how many changed."""
     changed = 0
-    for saved in ctx.store.jobs.due(ctx.now + _FOR_EVER, _MOST_SCHEDULES):
-        if saved.next_run is None or saved.next_run <= ctx.now:
+    for job_id, due in ctx.store.jobs.due(ctx.now + _FOR_EVER, _MOST_SCHEDULES).items():
+        if due <= ctx.now:
             continue
         try:
-            planned = _next_run(ctx, saved.job)
-        except Invalid as error:
-            log.warning("the schedule of job %d cannot be planned: %s", saved.id, error.message)
+            planned = _next_run(ctx, ctx.store.jobs.get(job_id).job)
+        except (Invalid, WrongKey) as error:
+            log.warning("the schedule of job %d cannot be planned: %s", job_id, error.message)
             continue
-        if planned != saved.next_run:
-            ctx.store.jobs.plan(saved.id, planned)
+        if planned != due:
+            ctx.store.jobs.plan(job_id, planned)
             changed += 1
     return changed
 
@@ -55,19 +60,18 @@ def _next_run(ctx: Context, job: Job) -> datetime | None:
     return schedules.next_after(job.schedule.crontab, ctx.now, job_checks.zone_of(job.schedule, ctx.site.zone))
 
 
-def _fire(ctx: Context, saved: SavedJob) -> None:
+def _fire(ctx: Context, saved: SavedJob, due: datetime) -> None:
     # What happens to this time, the schedule goes on: the next time is planned first, and outside of the savepoint.
-    assert saved.next_run is not None
     try:
         planned = _next_run(ctx, saved.job)
     except Invalid as error:
         ctx.store.jobs.plan(saved.id, None)
-        _remember(ctx, saved, "failed", f"The schedule ends: {error.message}")
+        _remember(ctx, saved.id, due, "failed", f"The schedule ends: {error.message}")
         return
     ctx.store.jobs.plan(saved.id, planned)
-    if ctx.now - saved.next_run > timedelta(seconds=ctx.site.misfire_seconds):
-        log.warning("job %d was due at %s and is not made up for", saved.id, saved.next_run)
-        _remember(ctx, saved, "missed", _missed(ctx, saved))
+    if ctx.now - due > timedelta(seconds=ctx.site.misfire_seconds):
+        log.warning("job %d was due at %s and is not made up for", saved.id, due)
+        _remember(ctx, saved.id, due, "missed", _missed(ctx, saved.job, due))
         return
     try:
         with ctx.store.savepoint():
@@ -76,7 +80,7 @@ def _fire(ctx: Context, saved: SavedJob) -> None:
         raise
     except QuarterdeckError as error:
         log.warning("the scheduled run of job %d did not begin: %s", saved.id, error.message.strip())
-        _remember(ctx, saved, "failed", f"The scheduled run did not begin: {error.message.strip()}")
+        _remember(ctx, saved.id, due, "failed", f"The scheduled run did not begin: {error.message.strip()}")
 
 
 def _start(ctx: Context, saved: SavedJob) -> None:
@@ -102,27 +106,26 @@ def _saver(ctx: Context, saved: SavedJob) -> Account:
     return found
 
 
-def _missed(ctx: Context, saved: SavedJob) -> str:
-    assert saved.next_run is not None
-    assert saved.job.schedule is not None
-    zone = job_checks.zone_of(saved.job.schedule, ctx.site.zone)
-    further = schedules.next_after(saved.job.schedule.crontab, saved.next_run, zone)
+def _missed(ctx: Context, job: Job, due: datetime) -> str:
+    assert job.schedule is not None
+    zone = job_checks.zone_of(job.schedule, ctx.site.zone)
+    further = schedules.next_after(job.schedule.crontab, due, zone)
     also = " and later ones" if further is not None and further <= ctx.now else ""
-    due = saved.next_run.astimezone(zone).isoformat(sep=" ", timespec="seconds")
-    return f"The run that was due at {due}{also} could not begin in time."
+    local = due.astimezone(zone).isoformat(sep=" ", timespec="seconds")
+    return f"The run that was due at {local}{also} could not begin in time."
 
 
-def _remember(ctx: Context, saved: SavedJob, status: ActivityStatus, summary: str) -> None:
-    assert saved.next_run is not None
+def _remember(ctx: Context, job_id: int, due: datetime, status: ActivityStatus, summary: str) -> None:
+    head, saver = ctx.store.jobs.heads_of([job_id])[job_id], ctx.store.jobs.saver(job_id)
     ctx.store.activities.add(
         Activity(
-            project=saved.job.project,
-            title=saved.job.full_name,
+            project=head.project,
+            title=head.full_name,
             status=status,
             summary=summary,
-            user=saved.account_name,
-            started=saved.next_run,
+            user=saver,
+            started=due,
             ended=ctx.now,
-            job_id=str(saved.id),
+            job_id=str(job_id),
         )
     )

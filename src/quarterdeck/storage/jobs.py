@@ -101,16 +101,16 @@ class JobTable(VersionedTable[SavedJob]):
         rows = self._store.rows(query.where(self.table.c.id.in_(list(ids))))
         return {row.id: (row.next_run, row.average_ms) for row in rows}
 
-    def due(self, moment: datetime, most: int) -> list[SavedJob]:
-        """Jobs whose schedule is due, the longest due first; they are locked, and those locked by others left out."""
+    def due(self, moment: datetime, most: int) -> dict[int, datetime]:
+        """When schedules were due, by job, the longest due first; these jobs are locked, those of others left out."""
         query = (
-            sqlalchemy.select(self.table)
+            sqlalchemy.select(self.table.c.id, self.table.c.next_run)
             .where(self.table.c.next_run <= moment)
             .order_by(self.table.c.next_run)
             .limit(most)
             .with_for_update(skip_locked=True)
         )
-        return [self.from_row(row) for row in self._store.rows(query)]
+        return {row.id: row.next_run for row in self._store.rows(query)}
 
     def next_due(self) -> datetime | None:
         """When the next schedule is due."""
@@ -119,6 +119,11 @@ class JobTable(VersionedTable[SavedJob]):
     def plan(self, job_id: int, next_run: datetime | None) -> None:
         """Set when the job's schedule is due next."""
         self._store.run(sqlalchemy.update(self.table).where(self.table.c.id == job_id).values(next_run=next_run))
+
+    def saver(self, job_id: int) -> str:
+        """The name of the account that saved the job last."""
+        query = sqlalchemy.select(self.table.c.account_name).where(self.table.c.id == job_id)
+        return str(self._store.run(query).scalar_one())
 
     def took(self, job_id: int, average_ms: int) -> None:
         """Set how long the job takes on the average."""
