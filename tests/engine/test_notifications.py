@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import socketserver
 import threading
@@ -171,6 +172,13 @@ def test_a_webhook_gets_headers_and_body(webhooks: WebhookServer) -> None:
     assert (told, path, body) == ("The answer was 200 OK.", "/a%20b?c=d", b"<x/>")
     assert headers["content-type"] == "text/xml; charset=UTF-8"
     assert headers["host"] == f"127.0.0.1:{webhooks.server_port}"
+
+
+def test_the_address_of_a_webhook_is_not_logged(webhooks: WebhookServer, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        notifications.post(_request(f"{webhooks.url}/token-abc"))
+
+    assert "token-abc" not in caplog.text
 
 
 def test_a_name_is_called_by_its_name_at_its_address(webhooks: WebhookServer) -> None:

@@ -29,6 +29,8 @@ from quarterdeck.services.context import Context
 from quarterdeck.services.notifications import Outgoing
 
 log = logging.getLogger(__name__)
+# It tells the addresses of all requests, and those of webhooks often hold what lets one in.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 #: How long a request, or one answer of a mail server, may take.
 SECONDS = 15.0
@@ -87,7 +89,7 @@ async def _answer(request: Request) -> str:
             asked = client.build_request(
                 "POST",
                 url.copy_with(host=address),
-                headers={**request.headers, "Host": url.netloc.decode("ascii")},
+                headers={"User-Agent": "Quarterdeck", **request.headers, "Host": url.netloc.decode("ascii")},
                 content=request.body,
                 extensions={"sni_hostname": url.raw_host.decode("ascii")},
             )
@@ -113,7 +115,7 @@ async def _addresses(url: httpx.URL, *, confined: bool) -> list[str]:
     """The addresses of the URL's host, all of which may be called. Raises Refused."""
     port = url.port if url.port is not None else 443 if url.scheme == "https" else 80
     if url.scheme not in ("http", "https") or not url.host or not 0 < port < 65536:
-        raise Refused(f"The address '{url}' is none of http or https.")
+        raise Refused("The address is no proper one of http or https.")
     found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=1)  # 1 is SOCK_STREAM
     addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
     for address in addresses:
