@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from time import process_time
 
 from lxml import etree
 from tests.dialects.rundeck import states
@@ -107,3 +108,14 @@ def test_the_address_of_an_execution_leads_people_to_its_output(rundeck: Rundeck
     assert logged_in.status_code == 200
     assert logged_in.text.startswith("first\nsecond <&>\n")
     assert rundeck.client.get("/execution/follow/x").status_code == 404
+
+
+def test_many_lines_of_xml_take_little_of_the_processor(rundeck: Rundeck) -> None:
+    lines = write_long_output(rundeck, 20)
+
+    began = process_time()
+    answer = rundeck.ask("GET", "/api/1/execution/1/output")
+
+    # 100,000 lines; an element of a tree for each takes ten times as long as this allows.
+    assert process_time() - began < 3
+    assert answer.text.count("<entry ") == len(lines)

@@ -84,6 +84,8 @@ class RundeckDialect:
         if _segments(request)[0] == _API:
             return envelope.error(request, error, self.parts.max_version)
         look = errors.look_up(error)
+        if isinstance(error, errors.UnknownPath):
+            return login.refusal(look.status, f"There is nothing at {request.path}.")
         status = 403 if isinstance(error, Forbidden | Unauthenticated) else 400 if look.status == 200 else look.status
         return login.refusal(status, errors.messages(request, error)[0])
 

@@ -10,15 +10,16 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
+from xml.sax.saxutils import escape
 
+import anyio.to_thread
 import msgspec
-from lxml import etree
 
-from quarterdeck.core import logs
 from quarterdeck.core.errors import Invalid
 from quarterdeck.core.logs import LogEntry
 from quarterdeck.dialects.rundeck import body, dates, envelope, login, parts
 from quarterdeck.dialects.rundeck.envelope import element
+from quarterdeck.formats.xml_documents import possible
 from quarterdeck.services import output_windows
 from quarterdeck.services.context import Context
 from quarterdeck.services.output_windows import Window
@@ -32,8 +33,6 @@ page_section = Section(login.section.title)
 _FORMATS = ("xml", "json", "text")
 _JSON = ("Content-Type", "application/json;charset=UTF-8")
 _TEXT = ("Content-Type", "text/plain;charset=UTF-8")
-#: From this version on the text of an entry is an attribute.
-_TEXT_IN_ATTRIBUTE = 6
 
 
 @section.operation(
@@ -69,10 +68,7 @@ def get_execution_output(ctx: Context, request: Request) -> Answer:
     if wanted == "json":
         return Answer(headers=(_JSON, *envelope.CAREFUL), body=_as_json(facts, pages))
     newest = parts.of(request).max_version
-    return Answer(
-        headers=(envelope.XML, *envelope.CAREFUL),
-        body=_as_xml(facts, pages, newest, in_attribute=request.version >= _TEXT_IN_ATTRIBUTE),
-    )
+    return Answer(headers=(envelope.XML, *envelope.CAREFUL), body=_as_xml(facts, pages, newest))
 
 
 @page_section.operation("followExecution", "GET", "/execution/follow/{id}", right=None, since=1, documented=False)
@@ -147,45 +143,54 @@ async def _as_text(pages: AsyncIterator[list[LogEntry]]) -> AsyncIterator[bytes]
 
 async def _as_json(facts: dict[str, Any], pages: AsyncIterator[list[LogEntry]]) -> AsyncIterator[bytes]:
     yield msgspec.json.encode(facts)[:-1] + b',"entries":['
-    first = True
+    comma = b""
     async with aclosing(pages) as entries:  # type: ignore[type-var]  # as above
         async for page in entries:
-            lines = [
-                msgspec.json.encode(_shown(line) | {"log": _text(line)}) for one in page for line in logs.lines(one)
-            ]
-            yield (b"" if first else b",") + b",".join(lines)
-            first = False
+            # A page has many thousand lines; others are served meanwhile.
+            yield comma + await anyio.to_thread.run_sync(_json_of, page)
+            comma = b","
     yield b"]}"
 
 
-async def _as_xml(
-    facts: dict[str, Any], pages: AsyncIterator[list[LogEntry]], version: int, *, in_attribute: bool
-) -> AsyncIterator[bytes]:
+async def _as_xml(facts: dict[str, Any], pages: AsyncIterator[list[LogEntry]], version: int) -> AsyncIterator[bytes]:
     told = b"".join(envelope.written(element(name, _word(value))) for name, value in facts.items())
     yield b'<result success="true" apiversion="%d"><output>%b<entries>' % (version, told)
     async with aclosing(pages) as entries:  # type: ignore[type-var]  # as above
         async for page in entries:
-            lines = (line for one in page for line in logs.lines(one))
-            yield b"".join(envelope.written(_entry(line, in_attribute=in_attribute)) for line in lines)
+            yield await anyio.to_thread.run_sync(_xml_of, page)
     yield b"</entries></output></result>"
 
 
-def _entry(line: LogEntry, *, in_attribute: bool) -> etree._Element:
-    if in_attribute:
-        return element("entry", **_shown(line), log=_text(line))
-    return element("entry", _text(line), **_shown(line))
+def _json_of(page: list[LogEntry]) -> bytes:
+    written = []
+    for one in page:
+        opening = msgspec.json.encode(_shown(one))[:-1] + b',"log":'
+        written += [b"%b%b}" % (opening, msgspec.json.encode(line)) for line in _lines(one)]
+    return b",".join(written)
 
 
-def _shown(line: LogEntry) -> dict[str, str]:
+def _xml_of(page: list[LogEntry]) -> bytes:
+    """An element per line; what the lines of an entry share is written once and repeated."""
+    return b"".join(map(_xml_of_entry, page))
+
+
+def _xml_of_entry(one: LogEntry) -> bytes:
+    opening, _, closing = envelope.written(element("entry", "\n", **_shown(one))).partition(b"\n")
+    # A carriage return is lost on the way unless it is escaped.
+    text = escape(possible("\n".join(_lines(one))), {"\r": "&#13;"})
+    return opening + text.encode().replace(b"\n", closing + opening) + closing
+
+
+def _shown(one: LogEntry) -> dict[str, str]:
     return {
-        "time": f"{line.time:%H:%M:%S}",
-        "absolute_time": dates.written(line.time),
-        "level": line.level,
-        "user": line.user,
-        "command": line.step,
-        "node": line.node,
+        "time": f"{one.time:%H:%M:%S}",
+        "absolute_time": dates.written(one.time),
+        "level": one.level,
+        "user": one.user,
+        "command": one.step,
+        "node": one.node,
     }
 
 
-def _text(line: LogEntry) -> str:
-    return line.text.decode(errors="replace").removesuffix("\n")
+def _lines(one: LogEntry) -> list[str]:
+    return one.text.decode(errors="replace").removesuffix("\n").split("\n")

@@ -23,10 +23,11 @@ section = Section("Login pages: below /, of no version")
 _WRONG = "Invalid username and password."
 #: Longer names are nobody's, and are kept in memory for a while.
 _LONGEST_NAME = 255
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
 _HEADERS = (
     ("Content-Type", "text/html;charset=UTF-8"),
     ("Cache-Control", "no-store"),
-    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    ("Content-Security-Policy", _POLICY),
     ("X-Content-Type-Options", "nosniff"),
 )
 _PAGE = """<!DOCTYPE html>
