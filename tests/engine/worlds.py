@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -30,6 +33,7 @@ from quarterdeck.services.adhoc import Manner
 from quarterdeck.services.context import Context
 from quarterdeck.storage import queue
 from quarterdeck.storage.database import Database, Provenance
+from quarterdeck.storage.workers import WorkerRecord
 
 T = TypeVar("T")
 KEY = bytes(range(32))
@@ -61,32 +65,58 @@ class World:
         *,
         most: int = 20,
         gone_seconds: float = 0.5,
+        registered: bool = True,
     ) -> Iterator[Executions]:
-        """A worker in a thread of this process."""
+        """A worker in a thread of this process; unless told otherwise it has found its database."""
         loop = asyncio.new_event_loop()
         stop, made = asyncio.Event(), threading.Event()
         here: list[Executions] = []
-        kinds = {executions.END_TASK: tasks.TASKS[executions.END_TASK]}
 
         async def work() -> None:
-            run = Executions(self.units, self.site, url=self.database.url, most=most, gone_seconds=gone_seconds)
-            here.append(run)
+            here.append(self.executions(most=most, gone_seconds=gone_seconds))
             made.set()
-            more = {executions.RUN_TASK: queue.Entry(handler=lambda task: run.take(task.payload["execution"]))}
-            await asyncio.gather(
-                tasks.run_worker(self.database, cpu=1, threads=2, stop=stop, site=self.site, kinds=kinds, more=more),
-                run.run(stop),
-            )
+            await self.serve(here[0], stop)
 
         thread = threading.Thread(target=loop.run_until_complete, args=(work(),))
         thread.start()
         assert made.wait(10)
         try:
+            until(lambda: not registered or bool(here[0].worker))
             yield here[0]
         finally:
             loop.call_soon_threadsafe(stop.set)
             thread.join()
             loop.close()
+
+    def executions(self, *, most: int = 20, gone_seconds: float = 0.5) -> Executions:
+        """What a worker runs; to be made and served in its event loop."""
+        return Executions(self.units, self.site, url=self.database.url, most=most, gone_seconds=gone_seconds)
+
+    async def serve(self, run: Executions, stop: asyncio.Event) -> None:
+        """As the daemon's worker does, with the tasks that concern executions."""
+        kinds = {executions.END_TASK: tasks.TASKS[executions.END_TASK]}
+        more = {executions.RUN_TASK: queue.Entry(handler=lambda task: run.take(task.payload["execution"]))}
+        await asyncio.gather(
+            tasks.run_worker(self.database, cpu=1, threads=2, stop=stop, site=self.site, kinds=kinds, more=more),
+            run.run(stop),
+        )
+
+    @contextmanager
+    def process(self, *, most: int = 20) -> Iterator[subprocess.Popen[bytes]]:
+        """A worker process; killed at the end."""
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        argv = [sys.executable, "-c", _PROCESS, self.database.url, str(most)]
+        before = len(self.workers())
+        with subprocess.Popen(argv, env=environment) as process:
+            try:
+                until(lambda: len(self.workers()) > before, 60)
+                yield process
+            finally:
+                process.kill()
+
+    def workers(self) -> list[WorkerRecord]:
+        """Every worker that registered."""
+        return self.do(lambda ctx: ctx.store.workers.all())
 
     # -- nodes and jobs -------------------------------------------------------------------
 
@@ -142,6 +172,20 @@ class World:
         """State by step and node."""
         found = self.do(lambda ctx: ctx.store.executions.steps(execution_id))
         return {(one.step, one.node): one.state.value for one in found}
+
+
+_PROCESS = "from tests.engine import worlds; worlds.main()"
+
+
+def main() -> None:
+    """A worker process: `URL MOST`."""
+    site = Site(node=HERE, allowed_paths=(PurePosixPath(tempfile.gettempdir()),))
+    world = World(Database(sys.argv[1], pool_size=12, secret_key=KEY), site)
+
+    async def work() -> None:
+        await world.serve(world.executions(most=int(sys.argv[2])), asyncio.Event())
+
+    asyncio.run(work())
 
 
 @contextmanager

@@ -77,7 +77,7 @@ class Claimed:
     account: Account
     selection: Selection
     steps: tuple[NodeStep, ...] = ()
-    #: this worker took it from one that is gone
+    #: this worker took it from one that is gone, or steps of its own are abandoned
     taken_over: bool = False
     #: number of the next block of the log, and bytes before it
     log_end: tuple[int, int] = (0, 0)
@@ -132,8 +132,8 @@ def take_over(ctx: Context, execution_id: int, owner: int, worker: int) -> Claim
     epoch = ctx.store.executions.claim(execution_id, worker, from_owner=owner)
     if epoch is None:
         return None
-    ctx.store.executions.abandon_steps(execution_id, LOST)
-    return _claimed(ctx, execution_id, epoch, taken_over=True)
+    abandoned = ctx.store.executions.abandon_steps(execution_id, LOST)
+    return _claimed(ctx, execution_id, epoch, taken_over=owner != worker or bool(abandoned))
 
 
 def fail(ctx: Context, execution_id: int, worker: int, owner: int | None, reason: str) -> bool:
@@ -157,7 +157,7 @@ def _claimed(ctx: Context, execution_id: int, epoch: int, *, taken_over: bool) -
     _require_right(account, work.execution)
     mine = replace(ctx, account=account, events=[])
     selection = select(mine, work.job, work.options, work.execution.nodes)
-    if not taken_over:
+    if work.execution.nodes is None:
         ctx.store.executions.set_nodes(execution_id, epoch, [one.resource.name for one in selection.nodes])
     number, offset, _ = ctx.store.logs.end(execution_id)
     return Claimed(

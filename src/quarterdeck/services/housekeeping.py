@@ -18,6 +18,8 @@ _NONCES_KEPT = timedelta(hours=1)
 _TASK_LOG_KEPT = timedelta(days=3)
 #: Executions, their output, and the history of projects.
 EXECUTIONS_KEPT = timedelta(days=90)
+#: After their start; those that live stay.
+_WORKERS_KEPT = timedelta(days=1)
 
 
 def tidy(ctx: Context) -> None:
@@ -45,5 +47,6 @@ def _prepare_days(ctx: Context) -> None:
 def _forget_old_executions(ctx: Context) -> None:
     before = ctx.now - EXECUTIONS_KEPT
     ctx.store.executions.forget(before)
+    ctx.store.workers.forget(ctx.now - _WORKERS_KEPT)
     ctx.store.activities.forget(before)
     execution_output.forget_before(ctx, before)
