@@ -73,13 +73,14 @@ class Follower:
                 found = await self._looked(account, position)
                 if found is None:
                     return
+                took = monotonic() - began
                 for event in found.events or [State(found.execution)]:
                     yield event
                 if found.is_last:
                     return
                 position = found.position
                 if not found.more:
-                    await asyncio.sleep(max(SHORTEST_SECONDS, _RESTS * (monotonic() - began)))
+                    await asyncio.sleep(max(SHORTEST_SECONDS, _RESTS * took))
                     await self._rest(news)
         finally:
             self._forget(execution_id, news)

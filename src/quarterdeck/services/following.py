@@ -16,6 +16,7 @@ from quarterdeck.core.logs import LogEntry
 from quarterdeck.core.node_states import NodeState
 from quarterdeck.services import execution_output, executions
 from quarterdeck.services.context import Context
+from quarterdeck.services.execution_output import Page
 
 #: Text that one look brings at most.
 LOOK_BYTES = 256 * 1024
@@ -72,11 +73,13 @@ class Look:
 
 
 def as_now(ctx: Context) -> Context:
-    """The context of somebody who began to follow earlier, with the rights of now. Raises Unauthenticated."""
+    """The context of somebody who began to follow earlier, rights as of now. Raises Unauthenticated, Forbidden."""
     account = ctx.store.accounts.find(ctx.account.id)
     if account is None or not account.usable(ctx.now):
         raise Unauthenticated(f"'{ctx.account.name}' may not act any more.")
-    return replace(ctx, account=account)
+    now = replace(ctx, account=account)
+    now.require("execution.read")
+    return now
 
 
 def look(ctx: Context, position: Position) -> Look:
@@ -86,11 +89,11 @@ def look(ctx: Context, position: Position) -> Look:
     states = node_states.of_nodes(execution.nodes or (), ctx.store.executions.steps(execution.id))
     changed = [one for one in states if position.nodes.get(one.node) != one]
     page = execution_output.read(ctx, execution.id, offset=position.offset, most_bytes=LOOK_BYTES)
-    events: list[Event] = [*_outputs(page.entries, position.offset), *changed]
+    events: list[Event] = [*_outputs(page), *changed]
     shown = (execution.nodes, execution.abort_at)
     if shown != position.shown:
         events.insert(0, State(execution))
-    more = page.next_offset > position.offset
+    more = page.next_offset < execution_output.extent(ctx, execution.id).size
     nodes = position.nodes | {one.node: one for one in changed}
     found = Look(execution, events, Position(execution.id, page.next_offset, shown, nodes), more)
     if found.is_last:
@@ -98,7 +101,9 @@ def look(ctx: Context, position: Position) -> Look:
     return found
 
 
-def _outputs(entries: list[LogEntry], offset: int) -> Iterator[Output]:
-    for one in entries:
+def _outputs(page: Page) -> Iterator[Output]:
+    # From its end: what is before a page may be gone.
+    offset = page.next_offset - sum(len(one.text) for one in page.entries)
+    for one in page.entries:
         offset += len(one.text)
         yield Output(one, offset)

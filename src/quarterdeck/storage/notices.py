@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -66,7 +67,7 @@ async def listen(url: str, *, worker: int | None = None, lost: Callable[[], None
     """
     while True:
         try:
-            async with await _connect(url) as connection:
+            async with _connected(url) as connection:
                 await connection.execute(f"LISTEN {_CHANNEL}")
                 if worker is not None:
                     await connection.execute("SELECT pg_advisory_lock(%s, %s)", [LOCK_CLASS, worker])
@@ -80,15 +81,16 @@ async def listen(url: str, *, worker: int | None = None, lost: Callable[[], None
         await asyncio.sleep(_RECONNECT_SECONDS)
 
 
-async def _connect(url: str) -> psycopg.AsyncConnection[tuple[object, ...]]:
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[psycopg.AsyncConnection[tuple[object, ...]]]:
     target = make_url(url).set(drivername="postgresql")
     plain = target.render_as_string(hide_password=False)
-    connection = await psycopg.AsyncConnection.connect(
+    async with await psycopg.AsyncConnection.connect(
         plain, autocommit=True, application_name="quarterdeck listener", **_KEEPALIVE
-    )
-    # The server's side too: a worker on a lost host must not seem to live for hours.
-    await connection.execute(
-        "SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false), "
-        "set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '11000', false)"
-    )
-    return connection
+    ) as connection:
+        # The server's side too: a worker on a lost host must not seem to live for hours.
+        await connection.execute(
+            "SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false), "
+            "set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '11000', false)"
+        )
+        yield connection

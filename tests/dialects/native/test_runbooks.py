@@ -264,6 +264,14 @@ def test_whoever_follows_sees_everything_once_and_in_order(ops: Native) -> None:
     assert "".join(one["text"] for one in later if one["type"] == "output").startswith("2\n3\n")
 
 
+def test_long_output_is_followed_in_one_piece(ops: Native) -> None:
+    with working(ops):
+        execution = start(ops, "seq 1 150000")
+        texts = "".join(one["text"] for one in followed(ops, execution) if one["type"] == "output")
+
+    assert texts.splitlines() == [str(number) for number in range(1, 150001)]
+
+
 def test_many_follow_at_once_with_few_threads_until_the_end(ops: Native) -> None:
     endings: list[str] = []
     execution = start(ops, "echo done")
