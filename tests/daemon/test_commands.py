@@ -113,6 +113,9 @@ def test_a_backup_restores_into_a_new_directory(stopped: Path, reachable_dir: Pa
     target, fresh = reachable_dir / "backup.tar", reachable_dir / "restored"
     if made_before:
         fresh.mkdir(mode=0o700)
+    policy = "description: nobody\ncontext: {project: ops}\nfor: {job: [{allow: read}]}\nby: {group: nobody}\n"
+    (stopped / "acl").mkdir(exist_ok=True)
+    (stopped / "acl" / "ops.aclpolicy").write_text(policy)
 
     written = here("backup", str(target), *place)
     restored = here("restore", str(target), "--data-dir", str(fresh))
@@ -120,7 +123,8 @@ def test_a_backup_restores_into_a_new_directory(stopped: Path, reachable_dir: Pa
     assert written.returncode == 0, written.stderr
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert restored.returncode == 0, restored.stderr
-    assert sorted(path.name for path in fresh.iterdir()) == ["keys", "pg"]
+    assert sorted(path.name for path in fresh.iterdir()) == ["acl", "keys", "pg"]
+    assert (fresh / "acl" / "ops.aclpolicy").read_text() == policy
     assert "kept" in here("token", "list", "--data-dir", str(fresh)).stdout
     for name in ("server.key", "secret.key", "policy.key"):
         assert (fresh / "keys" / name).read_bytes() == (stopped / "keys" / name).read_bytes()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`quarterdeckd backup` and `restore`: one tar file with the dump of the database, the keys and the settings file.
+"""`quarterdeckd backup` and `restore`: one tar file with the database's dump, the keys, settings and access policies.
 
 The keys are in it in the clear, so the file has mode 600. Restoring makes a new data directory, whole or not at all.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -27,6 +28,9 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 DUMP = "database.dump"
 KEYS = "keys"
+#: Without them a restored server would allow more than the one that was saved.
+POLICIES = "acl"
+_POLICY_FILE = re.compile(rf"{POLICIES}/[^/\0]+\.aclpolicy")
 
 
 def backup(config: Config, target: Path) -> None:
@@ -63,6 +67,8 @@ def _pack(config: Config, dump: Path, part: Path) -> None:
             settings = config.data / FILE_NAME
             if settings.exists():
                 _add(archive, FILE_NAME, settings.read_bytes())
+            for path in sorted((config.data / POLICIES).glob("*.aclpolicy")):
+                _add(archive, f"{POLICIES}/{path.name}", path.read_bytes())
             archive.add(dump, DUMP)
         file.flush()
         os.fsync(file.fileno())
@@ -111,13 +117,15 @@ def _fill(url: str, dump: Path) -> None:
 
 
 def _unpack(source: Path, fresh: Path) -> None:
-    (fresh / KEYS).mkdir(mode=0o700)
+    for name in (KEYS, POLICIES):
+        (fresh / name).mkdir(mode=0o700)
     wanted = {DUMP, FILE_NAME} | {f"{KEYS}/{path.name}" for path in tls.files(fresh).all()}
     try:
         with tarfile.open(source, "r:") as archive:
             _check_manifest(archive, source)
             for entry in archive:
-                if entry.name in wanted and entry.isfile():  # nothing else is ours, whatever its name is
+                ours = entry.name in wanted or _POLICY_FILE.fullmatch(entry.name)
+                if ours and entry.isfile():  # nothing else is, whatever its name
                     content = archive.extractfile(entry)
                     assert content is not None
                     with (fresh / entry.name).open("xb") as file:

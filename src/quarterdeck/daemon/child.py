@@ -72,7 +72,7 @@ def api(listeners: Sequence[int]) -> None:
 
     import uvicorn  # deferred, like the wiring: other commands of this program do without
 
-    from quarterdeck.daemon import connections, tls, wiring
+    from quarterdeck.daemon import connections, proxies, tls, wiring
 
     config = link.receive()
     start_logging(config)
@@ -93,14 +93,13 @@ def api(listeners: Sequence[int]) -> None:
             "ssl_ciphers": CIPHERS,
         }
     settings = uvicorn.Config(
-        wiring.application(config),
+        proxies.Proxied(wiring.application(config), config.trusted_proxies, config.relay.certificate_header),
         http=connections.ConnectionProtocol,  # h11: it keeps the spelling of header names, which peers' scripts rely on
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=bool(config.trusted_proxies),
-        forwarded_allow_ips=config.trusted_proxies,
+        proxy_headers=False,  # `proxies` does it
         timeout_graceful_shutdown=API_DRAIN_SECONDS,
         **protection,
     )

@@ -184,6 +184,31 @@ class Rundeck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: Annotated[str, _says("A second ADDRESS:PORT for its clients, as in 0.0.0.0:4440. Empty means none.")] = ""
 
 
+class Relay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What this server does as a relay: files for nodes, and from node to node."""
+
+    allowed_networks: Annotated[
+        list[str],
+        _says(
+            "Addresses or networks that nodes may come from to the relay API, besides this machine. Empty means that "
+            "only nodes that sign their requests may come, from everywhere."
+        ),
+    ] = []
+    shared_folder: Annotated[
+        str, _says("The directory whose files nodes may have. Empty means `shared-folder` in the data directory.")
+    ] = ""
+    shared_file_bytes: Annotated[
+        int,
+        _says("The longest file that one node may send to another, in bytes, with its metadata.", ge=1024, le=2**40),
+    ] = 50 * 1024 * 1024
+    cleanup_seconds: Annotated[
+        float, _says("How often files from node to node are looked through for those whose time is over.", gt=0)
+    ] = 600.0
+    certificate_header: Annotated[
+        str, _says("The header in which a trusted proxy passes on the certificate (PEM) that a client has shown.")
+    ] = "X-SSL-Client-Cert"
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of one daemon, checked. After `load`, `public_url` is never empty."""
 
@@ -225,6 +250,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mail: Mail = Mail()
     webhooks: Webhooks = Webhooks()
     rundeck: Rundeck = Rundeck()
+    relay: Relay = Relay()
 
     @property
     def data(self) -> Path:
@@ -310,6 +336,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
+def check_file(path: Path) -> None:
+    """Whether a configuration file can still be read, and names settings that there are. Raises Invalid."""
+    _from_file(path, required=False)
+
+
 def _from_file(path: Path, *, required: bool) -> dict[str, Any]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -385,6 +416,13 @@ def _checked(config: Config) -> Config:
             ipaddress.ip_network(proxy, strict=False)
         except ValueError:
             raise Invalid(f"The setting trusted_proxies is wrong: '{proxy}' is no address or network.") from None
+    for network in config.relay.allowed_networks:
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            raise Invalid(
+                f"The setting relay.allowed_networks is wrong: '{network}' is no address or network."
+            ) from None
     if not config.tls and not config.trusted_proxies and open_ones:
         host, port = open_ones[0]
         raise Invalid(

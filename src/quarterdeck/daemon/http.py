@@ -7,10 +7,12 @@ from collections.abc import Mapping
 
 import anyio
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Lifespan
 
 from quarterdeck.core.sites import Site
+from quarterdeck.dialects.relay import version as relay_paths
+from quarterdeck.dialects.relay.dialect import RelayEdge
 from quarterdeck.storage.database import Database
 from quarterdeck.web.bodies import ROOM_BYTES, Room
 from quarterdeck.web.runner import Dialect, Runner
@@ -22,13 +24,18 @@ def mount(
     *,
     threads: int,
     site: Site | None = None,
+    relay: RelayEdge | None = None,
     lifespan: Lifespan[Starlette] | None = None,
 ) -> Starlette:
-    """One ASGI application that serves each dialect below its prefix, on one bounded set of threads."""
+    """One ASGI application that serves each dialect below its prefix, on one bounded set of threads.
+
+    `relay` answers at paths of its own, before all others, and brings its own threads.
+    """
     limiter = anyio.CapacityLimiter(threads)
     room = Room(max(ROOM_BYTES, 2 * max(dialect.max_body for dialect in dialects.values())))
     here = site or Site()
-    routes = [
+    routes: list[BaseRoute] = relay_routes(relay) if relay is not None else []
+    routes += [
         Mount(
             prefix,
             app=Runner(grammar=dialect, database=database, prefix=prefix, threads=limiter, room=room, site=here),
@@ -36,3 +43,8 @@ def mount(
         for prefix, dialect in dialects.items()
     ]
     return Starlette(routes=routes, lifespan=lifespan)
+
+
+def relay_routes(relay: RelayEdge) -> list[BaseRoute]:
+    """Where the relay dialect answers."""
+    return [Mount(relay_paths.PREFIX, app=relay), Route(relay_paths.METRICS, endpoint=relay)]

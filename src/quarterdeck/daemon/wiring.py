@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 
 from quarterdeck.core.sites import Site
-from quarterdeck.daemon import sites, tls
+from quarterdeck.daemon import relays, sites, tls
 from quarterdeck.daemon.config import Config
 from quarterdeck.daemon.http import mount
 from quarterdeck.dialects.native.dialect import PREFIX as NATIVE_PREFIX
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 RUDDER_PREFIX = "/rudder/api"
 #: Tasks that one worker process runs at the same time; generation brings its own processes.
 WORKER_THREADS = 4
+LOOKUP_THREADS = 32
 
 
 def application(config: Config) -> Starlette:
@@ -78,6 +80,8 @@ def application(config: Config) -> Starlette:
         ),
     }
 
+    relay = relays.root(config, database)
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
@@ -86,9 +90,10 @@ def application(config: Config) -> Starlette:
             if not config.workers.count:
                 # The spool is on this machine, so without a worker here nobody else could drain it.
                 await stack.enter_async_context(draining(config))
+            await stack.enter_async_context(relays.tidying(relay.parts.files, config.relay.cleanup_seconds))
             yield
 
-    return mount(dialects, database, threads=config.threads, site=site, lifespan=lifespan)
+    return mount(dialects, database, threads=config.threads, site=site, relay=relay, lifespan=lifespan)
 
 
 def _watcher(config: Config, database: Database) -> InventoryWatcher:
@@ -108,6 +113,8 @@ def _facts(config: Config) -> dict[str, str]:
 
 async def worker(config: Config) -> None:
     """Everything that happens without a request, until cancelled."""
+    # Host names are looked up on these threads, and dead name servers must not hold up other nodes.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="lookup"))
     stop = asyncio.Event()
     cpu = config.workers.cpu or os.cpu_count() or 1
     size = tasks.connections(WORKER_THREADS) + executions.THREADS + scheduler.THREADS
@@ -166,4 +173,4 @@ async def draining(config: Config) -> AsyncIterator[None]:
 
 def report_spool(config: Config) -> Path:
     """Where reports wait between their acknowledgement and the database."""
-    return config.data / "spool" / "reports"
+    return relays.report_spool(config)

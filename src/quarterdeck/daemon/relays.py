@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts that the root server is made of as a relay; what they know from the database is handed in here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import anyio
+
+from quarterdeck.core import accounts
+from quarterdeck.core.accounts import SYSTEM
+from quarterdeck.daemon import config as settings
+from quarterdeck.daemon.config import Config
+from quarterdeck.dialects.relay import callers, version
+from quarterdeck.dialects.relay.callers import Door
+from quarterdeck.dialects.relay.dialect import RelayDialect, RelayEdge
+from quarterdeck.dialects.relay.parts import Parts
+from quarterdeck.relaying.metrics import Metrics
+from quarterdeck.relaying.nodes_list import Listing, NodesList
+from quarterdeck.relaying.shared_files import SharedFiles
+from quarterdeck.relaying.shared_folder import SharedFolder
+from quarterdeck.services import relays, system
+from quarterdeck.services.context import Context
+from quarterdeck.storage.database import Database, Provenance
+from quarterdeck.web import auth
+
+log = logging.getLogger(__name__)
+
+#: A node that was accepted is known to the relay after so long at the latest.
+_FRESH_SECONDS = 10.0
+
+
+def root(config: Config, database: Database) -> RelayEdge:
+    """The relay API of the root server."""
+    bodies, folder = config.data / "spool" / "bodies", shared_folder(config)
+    for directory in (bodies, folder):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def look() -> Iterator[Context]:
+        with database.unit_of_work(Provenance(actor="relay")) as store:
+            yield Context(account=SYSTEM, store=store)
+
+    def listing() -> Listing:
+        with look() as ctx:
+            return relays.listing(ctx)
+
+    def authorize(token: str, right: str) -> None:
+        with look() as ctx:
+            accounts.require(auth.account_of_token(ctx.store, token), right)
+
+    def check_database() -> None:
+        with look() as ctx:
+            system.check_database(ctx)
+
+    nodes = NodesList(listing, fresh_seconds=_FRESH_SECONDS)
+    parts = Parts(
+        nodes=nodes,
+        folder=SharedFolder(folder),
+        files=SharedFiles(config.data / "shared-files", nodes),
+        metrics=Metrics(nodes, {"reports": report_spool(config)}),
+        door=Door(
+            nodes=nodes,
+            networks=callers.networks(config.relay.allowed_networks),
+            authorize=authorize,
+            certificate_header=config.relay.certificate_header.lower(),
+        ),
+        checks={
+            "database": check_database,
+            "configuration": lambda: settings.check_file(config.data / settings.FILE_NAME),
+        },
+    )
+    return RelayEdge(
+        grammar=RelayDialect(max_body=config.relay.shared_file_bytes),
+        parts=parts,
+        prefix=version.PREFIX,
+        threads=anyio.CapacityLimiter(config.threads),
+        body_directory=bodies,
+    )
+
+
+def shared_folder(config: Config) -> Path:
+    """The directory whose files every node may have."""
+    return Path(config.relay.shared_folder) if config.relay.shared_folder else config.data / "shared-folder"
+
+
+def report_spool(config: Config) -> Path:
+    """Where reports wait between their acknowledgement and the database."""
+    return config.data / "spool" / "reports"
+
+
+@asynccontextmanager
+async def tidying(files: SharedFiles, seconds: float) -> AsyncIterator[None]:
+    """Shared files whose time is over go meanwhile, now and every so many seconds."""
+
+    async def tidy() -> None:
+        while True:
+            try:
+                removed = await asyncio.to_thread(files.expire)
+            except OSError:
+                log.exception("Shared files could not be looked through")
+            else:
+                if removed:
+                    log.info("%d shared files have expired", removed)
+            await asyncio.sleep(seconds)
+
+    task = asyncio.create_task(tidy())
+    try:
+        yield
+    finally:
+        task.cancel()
