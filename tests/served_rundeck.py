@@ -23,6 +23,7 @@ from quarterdeck.core.sites import Site
 from quarterdeck.daemon.http import mount
 from quarterdeck.dialects.rundeck.dialect import PREFIX, RundeckDialect
 from quarterdeck.dialects.rundeck.parts import Parts
+from quarterdeck.dialects.rundeck.version import LATEST
 from quarterdeck.engine.log_pages import LogPages
 from quarterdeck.services import accounts, projects
 from quarterdeck.services.context import Context
@@ -141,13 +142,21 @@ def filled_rundeck(postgres_server: str, postgres_template: str) -> Iterator[Fil
 
 
 @pytest.fixture
-def rundeck(filled_rundeck: Filled) -> Iterator[Rundeck]:
+def max_version() -> int:
+    """The newest version of the API that is switched on; a test may ask for another."""
+    return LATEST
+
+
+@pytest.fixture
+def rundeck(filled_rundeck: Filled, max_version: int) -> Iterator[Rundeck]:
     clock, policies, documents = Clock(), Policies(), Documents()
     node = Resource("server", hostname="server.example.com", description="Rundeck server node", os_family="unix")
     site = replace(Site(base_url=BASE, node=node), policies=policies)
     with database_from(filled_rundeck.server, filled_rundeck.name, "rundeck") as url:
         database = Database(url, pool_size=4, secret_key=SECRET_KEY)
-        parts = Parts(throttle=LoginThrottle(clock), fetch=documents, output=LogPages(database))
+        parts = Parts(
+            max_version=max_version, throttle=LoginThrottle(clock), fetch=documents, output=LogPages(database)
+        )
         app = mount({PREFIX: RundeckDialect(parts)}, database, threads=4, site=site)
         client = TestClient(app, base_url=BASE, raise_server_exceptions=False, follow_redirects=False)
         with client, ExitStack() as kept:

@@ -99,15 +99,16 @@ def _query(request: Request) -> JobQuery:
     for name in _LATER:
         if body.text(request, name):
             version.require(request.version, 2, request.path)
-    group = body.text(request, "groupPath")
+    group, exact_group = body.text(request, "groupPath"), body.text(request, "groupPathExact").strip("/")
     ids = body.text(request, "idlist")
     order = body.text(request, "sortOrder", "ascending")
     return JobQuery(
         project=body.required(request, "project"),
         ids=tuple(one.strip() for one in ids.split(",")) if ids else None,
-        group="" if group == "-" else None,
+        group="" if "-" in (group, exact_group) else exact_group or None,
         within=group.strip("/") if group not in ("", "*", "-") else "",
         name_part=body.text(request, "jobFilter"),
+        exact_name=body.text(request, "jobExactFilter"),
         description_part=body.text(request, "descFilter"),
         loglevel=body.text(request, "loglevelFilter"),
         sort_by=_SORTED_BY.get(body.text(request, "sortBy"), "name"),
