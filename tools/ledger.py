@@ -13,6 +13,7 @@ from pathlib import Path
 
 from quarterdeck.daemon import config
 from quarterdeck.dialects.native.chapters import OPERATIONS as NATIVE
+from quarterdeck.dialects.relay.chapters import OPERATIONS as RELAY
 from quarterdeck.dialects.rudder import not_yet
 from quarterdeck.dialects.rudder.chapters import OPERATIONS as RUDDER
 from quarterdeck.dialects.rundeck.chapters import OPERATIONS as RUNDECK
@@ -53,7 +54,14 @@ def ledger(title: str, prefix: str, operations: Iterable[Operation], *, versione
 def _row(one: Operation, *, versioned: bool) -> str:
     note = one.summary if one.documented else f"{one.summary} (not in the reference)"
     since = [str(one.since)] if versioned else []
-    cells = [f"`{one.name}`", one.method, f"`{one.path}`", one.right or "none needed", *since, note]
+    cells = [
+        f"`{one.name}`",
+        one.method,
+        f"`{one.path}`",
+        one.right or f"{one.options.get('callers', 'none needed')}",
+        *since,
+        note,
+    ]
     return f"| {' | '.join(cells)} |"
 
 
@@ -65,6 +73,7 @@ def documents() -> dict[Path, str]:
         DOCS / "api" / "rundeck.md": ledger(
             "RunDeck API", "/api/VERSION", (*RUNDECK, *RUNDECK_PAGES), versioned=True, note=_ALIKE
         ),
+        DOCS / "api" / "relay.md": ledger("Relay API", "/rudder/relay-api", RELAY, versioned=False),
         DOCS / "settings.md": config.documentation(),
     }
 

@@ -262,7 +262,12 @@ def digest(data: bytes) -> str:
 
 def request_message(method: str, target: str, node: str, time: str, nonce: str, body: bytes) -> bytes:
     """The bytes a request's signature covers; `target` is the path with its query string."""
-    return f"quarterdeck-request-v1\n{method}\n{target}\n{node}\n{time}\n{nonce}\n{digest(body)}\n".encode()
+    return request_message_of(method, target, node, time, nonce, digest(body))
+
+
+def request_message_of(method: str, target: str, node: str, time: str, nonce: str, body_digest: str) -> bytes:
+    """The same for a body that is known by its digest."""
+    return f"quarterdeck-request-v1\n{method}\n{target}\n{node}\n{time}\n{nonce}\n{body_digest}\n".encode()
 
 
 def policy_message(node: str, policy: bytes) -> bytes:

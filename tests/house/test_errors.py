@@ -8,6 +8,7 @@ import pytest
 from quarterdeck.core import errors
 from quarterdeck.core.errors import QuarterdeckError
 from quarterdeck.dialects.native import errors as native
+from quarterdeck.dialects.relay import errors as relay
 from quarterdeck.dialects.rudder import errors as rudder
 from quarterdeck.dialects.rundeck import errors as rundeck
 
@@ -20,6 +21,7 @@ def test_each_kind_stands_in_the_table_of_each_dialect(kind: type[QuarterdeckErr
     assert len(KINDS) >= 8
     assert kind in rudder.TABLE
     assert kind in native.TABLE
+    assert kind in relay.TABLE
     assert kind in rundeck.TABLE
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from quarterdeck.core.accounts import RIGHTS
 from quarterdeck.dialects.native.chapters import OPERATIONS as NATIVE
+from quarterdeck.dialects.relay import not_yet as relay_not_yet
+from quarterdeck.dialects.relay.chapters import OPERATIONS as RELAY
 from quarterdeck.dialects.rudder import not_yet
 from quarterdeck.dialects.rudder.chapters import OPERATIONS as RUDDER
 from quarterdeck.dialects.rundeck.chapters import OPERATIONS as RUNDECK
@@ -19,6 +21,7 @@ from quarterdeck.web.operation import Operation
 REFERENCE = Path(__file__).parent.parent / "reference"
 #: How many operations of the Rudder reference are not served yet. Lower it when it shrinks; never raise it.
 NOT_YET = 80
+RELAY_NOT_YET = 4
 
 
 def shape(method: str, path: str) -> tuple[str, str]:
@@ -59,6 +62,15 @@ def test_every_operation_of_the_rundeck_reference_is_one_row_that_is_served(row:
 
 def test_the_list_of_what_is_not_served_only_shrinks() -> None:
     assert len(not_yet.section.operations) <= NOT_YET
+    assert len(relay_not_yet.section.operations) <= RELAY_NOT_YET
+
+
+def test_every_operation_of_the_relay_reference_is_one_row() -> None:
+    with (REFERENCE / "relay-1.csv").open() as file:
+        wanted = sorted((row["operation"], *shape(row["method"], row["path"])) for row in csv.DictReader(file))
+
+    assert len(wanted) == 12
+    assert sorted((one.name, *shape(one.method, one.path)) for one in RELAY if one.documented) == wanted
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ from quarterdeck_agent.documents import (
     parcel_message,
     policy_message,
     request_message,
+    request_message_of,
     spki_of_certificate,
     wrap_parcel,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "parcel_message",
     "policy_message",
     "request_message",
+    "request_message_of",
     "spki_of_certificate",
     "wrap_parcel",
 ]

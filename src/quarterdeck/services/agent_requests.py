@@ -10,20 +10,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 
-from quarterdeck.core import agent_requests
 from quarterdeck.core.agent_requests import BadSignature, NotAccepted, Signed, UnknownNode
-from quarterdeck.core.errors import Invalid
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.nodes import NodeStatus
-from quarterdeck.formats import agent, signature
+from quarterdeck.formats import signature
+from quarterdeck.relaying.agent_requests import NONCE_LIFE, Nonces, check_form
 from quarterdeck.services.context import Context
 from quarterdeck.storage.agent_requests import KnownKey
 
-#: A nonce can come again as long as its time is acceptable, early or late.
-NONCE_LIFE = timedelta(seconds=2 * agent.CLOCK_TOLERANCE_SECONDS)
-_NONCE_LENGTH = 32
 #: How long a key is believed without asking the database.
 _KEY_LIFE_SECONDS = 60.0
 _MAX_KEYS = 200_000
@@ -84,9 +79,7 @@ class Gate:
 
     def check_form(self, signed: Signed) -> None:
         """Raises ClockSkew, and Invalid for headers that cannot be meant so."""
-        agent_requests.check_time(signed.time, self.clock(), agent.CLOCK_TOLERANCE_SECONDS)
-        if len(signed.nonce) != _NONCE_LENGTH or not set(signed.nonce) <= set("0123456789abcdef"):
-            raise Invalid(f"The request's nonce is not {_NONCE_LENGTH} hexadecimal digits.")
+        check_form(signed, self.clock())
 
     def _claim(self, ctx: Context, signed: Signed) -> None:
         self._load(ctx)
@@ -111,29 +104,6 @@ class Gate:
             self._keys.clear()
         self._keys[node] = (known, self.clock())
         return known
-
-
-class Nonces:
-    """Those seen lately, in two generations: a whole generation is forgotten when it is too old to come again."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._young: set[tuple[str, str]] = set()
-        self._old: set[tuple[str, str]] = set()
-        self._turn = clock() + NONCE_LIFE.total_seconds()
-
-    def claim(self, node: str, nonce: str) -> bool:
-        """Remember a nonce; whether it is new."""
-        key = (node, nonce)
-        with self._lock:
-            if self._clock() >= self._turn:
-                self._old, self._young = self._young, set()
-                self._turn = self._clock() + NONCE_LIFE.total_seconds()
-            if key in self._young or key in self._old:
-                return False
-            self._young.add(key)
-            return True
 
 
 def key_of(ctx: Context, node: NodeId) -> KnownKey:

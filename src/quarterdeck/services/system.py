@@ -59,6 +59,11 @@ def facts(ctx: Context) -> SystemFacts:
     )
 
 
+def check_database(ctx: Context) -> None:
+    """Whether the database answers. Raises Unavailable."""
+    ctx.store.settings.get()
+
+
 def _meminfo() -> dict[str, int]:
     pairs = (line.split() for line in _MEMINFO.read_text().splitlines())
     return {words[0].rstrip(":"): int(words[1]) * 1024 for words in pairs if len(words) == 3}

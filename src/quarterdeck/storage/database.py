@@ -43,6 +43,7 @@ from quarterdeck.storage.notifications import NotificationTable
 from quarterdeck.storage.parameters import ParameterTable
 from quarterdeck.storage.policies import PolicyTable
 from quarterdeck.storage.projects import ProjectTable
+from quarterdeck.storage.relays import RelayTable
 from quarterdeck.storage.reports import ReportTable
 from quarterdeck.storage.resources import ResourceTable
 from quarterdeck.storage.rules import RuleTable
@@ -262,6 +263,10 @@ class Store:
     @cached_property
     def projects(self) -> ProjectTable:
         return ProjectTable(self)
+
+    @cached_property
+    def relays(self) -> RelayTable:
+        return RelayTable(self)
 
     @cached_property
     def resources(self) -> ResourceTable:

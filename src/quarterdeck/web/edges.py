@@ -81,9 +81,11 @@ class Edge:
             await self._read(operation, request, receive, space)
             turn = self.long_ones if operation.options.get("long") else nullcontext()
             async with turn:
-                return await anyio.to_thread.run_sync(self._work, operation, request, limiter=self.threads)
+                answer = await anyio.to_thread.run_sync(self._work, operation, request, limiter=self.threads)
         except Exception as error:  # noqa: BLE001  # the edge: every fault becomes an answer
-            return self._refusal(operation, request, error)
+            answer = self._refusal(operation, request, error)
+        self.answered(operation, answer)
+        return answer
 
     def _segments(self, scope: Scope) -> tuple[str, ...]:
         path: str = scope["path"]
@@ -104,6 +106,9 @@ class Edge:
     def work(self, operation: Operation, request: Request) -> Reply | Answer:
         """What the operation does, on a thread."""
         raise NotImplementedError
+
+    def answered(self, operation: Operation | None, answer: Answer) -> None:
+        """Take note of an answer before it leaves; None is a path that nobody knows."""
 
     def _work(self, operation: Operation, request: Request) -> Answer:
         reply = self.work(operation, request)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a relay counts, under the names that dashboards for relays know; and how long what waits on disk has waited.
+
+One `Metrics` per process, with a registry of its own. Everything is there, at zero, from the start.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from quarterdeck.core.errors import QuarterdeckError
+from quarterdeck.relaying.nodes_list import NodesList
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+ReportStatus = Literal["ok", "error", "invalid", "forward_ok", "forward_error"]
+InventoryStatus = Literal["forward_ok", "forward_error"]
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+# Series that only say when another one began are known to no dashboard, and would double each counter.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the package has no types there
+
+
+class Metrics:
+    """Counters, and what is looked up when somebody asks: the nodes, and the queues (name -> directory of files)."""
+
+    def __init__(self, nodes: NodesList, queues: Mapping[str, Path], clock: Callable[[], float] = time.time) -> None:
+        self.registry = CollectorRegistry()
+        self._reports = Counter("rudder_relayd_reports_total", "Agent run reports", ["status"], registry=self.registry)
+        for status in ("ok", "error", "invalid", "forward_ok", "forward_error"):
+            self._reports.labels(status)
+        self._inventories = Counter(
+            "rudder_relayd_inventories_total", "Agent inventories", ["status"], registry=self.registry
+        )
+        for status in ("forward_ok", "forward_error"):
+            self._inventories.labels(status)
+        self._durations = Histogram(
+            "rudder_relayd_reports_processing_duration_seconds",
+            "Reports processing",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._requests = Counter(
+            "quarterdeck_relay_requests_total", "Requests answered", ["operation", "status"], registry=self.registry
+        )
+        self.registry.register(_Nodes(nodes))
+        self.registry.register(_Queues(queues, clock))
+        prometheus_client.ProcessCollector(registry=self.registry)
+
+    def report(self, status: ReportStatus) -> None:
+        """One report came to an end."""
+        self._reports.labels(status).inc()
+
+    def inventory(self, status: InventoryStatus) -> None:
+        """One inventory was passed on, or could not be."""
+        self._inventories.labels(status).inc()
+
+    def processed(self, seconds: float) -> None:
+        """One report was worked on for so long, with or without success."""
+        self._durations.observe(seconds)
+
+    def request(self, operation: str, status: int) -> None:
+        """One request was answered."""
+        self._requests.labels(operation, str(status)).inc()
+
+    def text(self) -> bytes:
+        """Everything, in Prometheus's text format."""
+        return generate_latest(self.registry)
+
+
+class _Nodes(Collector):
+    def __init__(self, nodes: NodesList) -> None:
+        self._nodes = nodes
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        try:
+            topology = self._nodes.current().topology
+            managed, below = len(topology.neighbours), len(topology.nodes)
+        except QuarterdeckError:
+            managed = below = 0  # never read so far, which the status tells
+        yield GaugeMetricFamily("rudder_relayd_managed_nodes_total", "Managed Nodes", value=managed)
+        yield GaugeMetricFamily("rudder_relayd_sub_nodes_total", "Nodes behind this policy server", value=below)
+
+
+class _Queues(Collector):
+    def __init__(self, queues: Mapping[str, Path], clock: Callable[[], float]) -> None:
+        self._queues = queues
+        self._clock = clock
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        files = GaugeMetricFamily("quarterdeck_queue_files", "Files that wait", labels=["queue"])
+        size = GaugeMetricFamily("quarterdeck_queue_bytes", "Bytes of the files that wait", labels=["queue"])
+        oldest = GaugeMetricFamily(
+            "quarterdeck_queue_oldest_seconds", "Age of the file that has waited longest", labels=["queue"]
+        )
+        for name, directory in self._queues.items():
+            count, total, since = _waiting(directory)
+            files.add_metric([name], count)
+            size.add_metric([name], total)
+            oldest.add_metric([name], max(0.0, self._clock() - since) if since is not None else 0.0)
+        return (files, size, oldest)
+
+
+#: How the spool's locks are called, and what is written under a passing name.
+_NOT_WAITING = (".lock", ".tmp")
+
+
+def _waiting(directory: Path) -> tuple[int, int, float | None]:
+    """Files directly in a directory, their bytes, and when the oldest was written last."""
+    count, total, since = 0, 0, None
+    try:
+        entries = list(os.scandir(directory))
+    except FileNotFoundError:
+        return 0, 0, None
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.endswith(_NOT_WAITING) or not entry.is_file(follow_symlinks=False):
+            continue
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # taken meanwhile
+        count, total = count + 1, total + status.st_size
+        since = status.st_mtime if since is None else min(since, status.st_mtime)
+    return count, total, since
