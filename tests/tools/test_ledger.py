@@ -11,6 +11,9 @@ from tools import ledger
 from quarterdeck.dialects.native.chapters import OPERATIONS as NATIVE
 from quarterdeck.dialects.relay.chapters import OPERATIONS as RELAY
 from quarterdeck.dialects.rudder.chapters import OPERATIONS as RUDDER
+from quarterdeck.dialects.rundeck.chapters import OPERATIONS as RUNDECK
+from quarterdeck.dialects.rundeck.chapters import PAGES as RUNDECK_PAGES
+from quarterdeck.web.operation import Operation
 
 
 @pytest.mark.parametrize("path", ledger.documents(), ids=lambda path: path.name)
@@ -18,9 +21,11 @@ def test_generated_documents_are_current(path: Path) -> None:
     assert path.read_text() == ledger.documents()[path], "run `make ledger`"
 
 
-def test_every_operation_has_one_row() -> None:
-    documents = {path.stem: text for path, text in ledger.documents().items()}
+@pytest.mark.parametrize(
+    ("name", "operations"),
+    [("rudder", RUDDER), ("native", NATIVE), ("relay", RELAY), ("rundeck", (*RUNDECK, *RUNDECK_PAGES))],
+)
+def test_every_operation_has_one_row(name: str, operations: tuple[Operation, ...]) -> None:
+    page = next(text for path, text in ledger.documents().items() if path.stem == name)
 
-    assert documents["rudder"].count("\n| `") == len(RUDDER)
-    assert documents["native"].count("\n| `") == len(NATIVE)
-    assert documents["relay"].count("\n| `") == len(RELAY)
+    assert page.count("\n| `") == len(operations)
