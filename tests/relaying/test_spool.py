@@ -17,7 +17,7 @@ import pytest
 
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.relaying import spool
-from quarterdeck.relaying.spool import Drain, Spool
+from quarterdeck.relaying.spool import Drain, Rejection, Spool
 
 #: Appends numbered records from many threads and prints each number once it is acknowledged.
 _WRITER = """
@@ -88,7 +88,7 @@ def test_threads_that_append_together_lose_nothing_while_the_drain_takes_their_f
     writer = Spool(tmp_path, reserve_bytes=0)
     stop, taken = threading.Event(), list[bytes]()
 
-    def take(records: Sequence[bytes]) -> list[tuple[int, str]]:
+    def take(records: Sequence[bytes]) -> list[Rejection]:
         taken.extend(records)
         return []
 
@@ -138,7 +138,7 @@ def test_no_file_grows_without_end_while_nobody_drains(tmp_path: Path, monkeypat
     assert max(path.stat().st_size for path in spool.pending(tmp_path)) < 1400
     taken: list[Sequence[bytes]] = []
 
-    def take(batch: Sequence[bytes]) -> list[tuple[int, str]]:
+    def take(batch: Sequence[bytes]) -> list[Rejection]:
         taken.append(batch)
         return []
 
@@ -185,12 +185,12 @@ def test_bad_records_are_set_aside_with_the_reason_and_the_others_are_taken(tmp_
         writer.append(b"%d" % number)
     taken: list[bytes] = []
 
-    def take(records: Sequence[bytes]) -> list[tuple[int, str]]:
+    def take(records: Sequence[bytes]) -> list[Rejection]:
         if b"3" in records:
             raise ValueError("three is not to my liking")
         good = [record for record in records if record != b"7"]
         taken.extend(good)
-        return [(position, "seven is known to be bad") for position, one in enumerate(records) if one == b"7"]
+        return [Rejection(position, "seven is known to be bad") for position, one in enumerate(records) if one == b"7"]
 
     Drain(tmp_path, take).once()
 
@@ -207,7 +207,7 @@ def test_while_nothing_can_be_taken_everything_stays(tmp_path: Path) -> None:
     writer = Spool(tmp_path, reserve_bytes=0)
     writer.append(b"record")
 
-    def take(records: Sequence[bytes]) -> list[tuple[int, str]]:
+    def take(records: Sequence[bytes]) -> list[Rejection]:
         raise Unavailable("not now")
 
     with pytest.raises(Unavailable):
@@ -221,7 +221,7 @@ def test_only_one_drain_runs_at_a_time(tmp_path: Path) -> None:
     stop, entered = threading.Event(), threading.Event()
     takers: set[int] = set()
 
-    def take(records: Sequence[bytes]) -> list[tuple[int, str]]:
+    def take(records: Sequence[bytes]) -> list[Rejection]:
         takers.add(threading.get_ident())
         entered.set()
         return []

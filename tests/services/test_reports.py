@@ -22,7 +22,7 @@ from quarterdeck.engine import intake
 from quarterdeck.engine.intake import Intake
 from quarterdeck.formats import agent, run_documents
 from quarterdeck.relaying import spool as spooling
-from quarterdeck.relaying.spool import Drain, Spool
+from quarterdeck.relaying.spool import Drain, Rejection, Spool
 from quarterdeck.services import reports
 from quarterdeck.services.context import Context
 from quarterdeck.services.reports import Slip
@@ -51,7 +51,7 @@ class Reporting:
             give_policy(ctx, [one.node], [item(call(1), call(2, value="/etc/issue"))])
         return one
 
-    def take(self, *records: bytes) -> Sequence[tuple[int, str]]:
+    def take(self, *records: bytes) -> Sequence[Rejection]:
         return self.intake.take(records)
 
     def count(self, table: str) -> int:
@@ -248,9 +248,10 @@ def test_a_bad_report_is_rejected_and_its_neighbours_are_kept(reporting: Reporti
 
     rejected = reporting.take(record(one, one.run(GOOD)), poison, record(other, other.run(GOOD)))
 
-    [(position, reason)] = rejected
+    [(position, reason, kind)] = rejected
     assert position == 1
     assert reason
+    assert kind == "error"
     assert reporting.count("runs") == 2
 
 
@@ -268,7 +269,7 @@ def test_reports_that_unpack_to_much_are_taken_in_portions(
     batches: list[int] = []
     whole = reports.ingest
 
-    def counted(ctx: Context, portion: Sequence[bytes], *, keep_raw: bool) -> list[tuple[int, str]]:
+    def counted(ctx: Context, portion: Sequence[bytes], *, keep_raw: bool) -> list[Rejection]:
         batches.append(len(portion))
         return whole(ctx, portion, keep_raw=keep_raw)
 
@@ -278,7 +279,7 @@ def test_reports_that_unpack_to_much_are_taken_in_portions(
 
     rejected = reporting.take(*records)
 
-    assert [position for position, _ in rejected] == [3]
+    assert [one.position for one in rejected] == [3]
     assert max(batches) <= 3
     assert sum(batches) == 7
     assert reporting.count("runs") == 6
@@ -305,7 +306,7 @@ def test_a_body_that_lies_about_its_length_is_refused(reporting: Reporting) -> N
 
     rejected = reporting.take(reports.pack(slip, one.wrap("report", body)))
 
-    assert rejected == [(0, "Something follows the report's gzip data.")]
+    assert rejected == [(0, "Something follows the report's gzip data.", "error")]
 
 
 def test_reports_of_a_node_that_is_gone_are_rejected(reporting: Reporting) -> None:
@@ -313,7 +314,7 @@ def test_reports_of_a_node_that_is_gone_are_rejected(reporting: Reporting) -> No
 
     rejected = reporting.take(record(other, other.run(GOOD)), record(one, one.run(GOOD)))
 
-    assert [position for position, _ in rejected] == [0]
+    assert [one.position for one in rejected] == [0]
     assert reporting.count("runs") == 1
 
 
@@ -331,7 +332,7 @@ def test_a_report_signed_with_a_key_that_was_replaced_is_rejected(reporting: Rep
 
     rejected = reporting.take(record(former, former.run(GOOD)))
 
-    assert [position for position, _ in rejected] == [0]
+    assert [one.position for one in rejected] == [0]
 
 
 def test_a_certificate_renewed_with_the_same_key_does_not_hurt(reporting: Reporting) -> None:

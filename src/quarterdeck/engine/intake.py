@@ -2,7 +2,7 @@
 """From the spool into the database, as long as the process lives: one batch is one unit of work.
 
 Runs as a thread of any one process of the machine that has the spool; a lock settles which. A batch whose process
-is killed is done again by the next one, and stored once.
+is killed is done again by the next one, and stored once. How genuine agents' files get into the spool: `run_logs.py`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from quarterdeck.core import accounts
-from quarterdeck.core.errors import Conflict, Unavailable
-from quarterdeck.formats import run_documents
-from quarterdeck.relaying.spool import Drain
+from quarterdeck.core.errors import Conflict, Invalid, Unavailable
+from quarterdeck.formats import report_files
+from quarterdeck.relaying import spool as spooling
+from quarterdeck.relaying.counters import Counters
+from quarterdeck.relaying.failed_files import FailedFiles
+from quarterdeck.relaying.spool import Drain, Rejection
 from quarterdeck.services import reactions, reports
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Database, Provenance
@@ -29,38 +32,67 @@ _MOST_RECORDS = 500
 _MOST_BYTES = 64 * 1024 * 1024
 _ATTEMPTS = 5
 _DELAY_SECONDS = 0.05
+QUARANTINE = "quarantine"
 
 
 class Intake:
     """Takes batches. Not safe for threads: one drain, one intake."""
 
     def __init__(
-        self, database: Database, *, keep_raw: bool = True, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        database: Database,
+        *,
+        keep_raw: bool = True,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        counters: Counters | None = None,
     ) -> None:
         self._database = database
         self._keep_raw = keep_raw
         self._clock = clock
+        self._counters = counters or Counters()
         self._prepared: date | None = None
 
-    def take(self, records: Sequence[bytes]) -> Sequence[tuple[int, str]]:
+    def take(self, records: Sequence[bytes]) -> Sequence[Rejection]:
         """Keep a batch; those that can never be kept, with reasons. Raises Unavailable, or what is at fault."""
         self._prepare()
-        rejected: list[tuple[int, str]] = []
-        for start, end in portions([run_documents.announced_bytes(record) for record in records], _MOST_BYTES):
-            rejected += [(start + position, reason) for position, reason in self._keep(records[start:end])]
+        rejected: list[Rejection] = []
+        for start, end in portions([reports.announced_bytes(record) for record in records], _MOST_BYTES):
+            rejected += [one._replace(position=start + one.position) for one in self._keep(records[start:end])]
         return rejected
 
-    def _keep(self, records: Sequence[bytes]) -> Sequence[tuple[int, str]]:
+    def _keep(self, records: Sequence[bytes]) -> Sequence[Rejection]:
+        began = time.perf_counter()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._in_one_unit(records)
+                rejected = self._in_one_unit(records)
+            except reports.BatchTooLong:
+                middle = len(records) // 2
+                second = self._keep(records[middle:])
+                return [
+                    *self._keep(records[:middle]),
+                    *(one._replace(position=middle + one.position) for one in second),
+                ]
             except Conflict:
                 if attempt == _ATTEMPTS:
                     raise
+                self._counters.failed_for_now()
                 time.sleep(_DELAY_SECONDS * attempt)
+            except Unavailable:
+                self._counters.failed_for_now()
+                raise
+            else:
+                self._count(len(records), len(rejected), time.perf_counter() - began)
+                return rejected
         raise Unavailable("The batch met others too often.")
 
-    def _in_one_unit(self, records: Sequence[bytes]) -> Sequence[tuple[int, str]]:
+    def _count(self, number: int, rejected: int, seconds: float) -> None:
+        """What was rejected is counted when it is set aside."""
+        if number > rejected:
+            self._counters.report("ok", number - rejected)
+            self._counters.succeeded(time.time())
+        self._counters.processed(seconds / number, number)
+
+    def _in_one_unit(self, records: Sequence[bytes]) -> Sequence[Rejection]:
         with self._database.unit_of_work(Provenance(actor=accounts.SYSTEM.name, reason="reports")) as store:
             store.now = self._clock()
             ctx = Context(account=accounts.SYSTEM, store=store)
@@ -81,6 +113,31 @@ class Intake:
         self._prepared = today
 
 
+class SetAside:
+    """Where rejected records go: files of genuine agents to failed files, under their names; others beside the spool."""
+
+    def __init__(self, spool: Path, failed: FailedFiles | None, counters: Counters) -> None:
+        self._quarantine = spool / QUARANTINE
+        self._failed = failed
+        self._counters = counters
+
+    def __call__(self, record: bytes, rejection: Rejection) -> None:
+        """Keep a record that was rejected; durable when this returns."""
+        self._counters.report(rejection.kind)
+        self._counters.set_aside()
+        try:
+            slip, content = reports.unpack(record)
+        except Invalid:
+            spooling.quarantine(self._quarantine, record, rejection.reason)
+            return
+        if self._failed is None or not slip.file:
+            spooling.quarantine(self._quarantine, record, rejection.reason)
+            return
+        identity = report_files.queue_id(slip.file)
+        log.error("[%s] the report of node %s was set aside: %s", identity, slip.node, rejection.reason)
+        self._failed.put(slip.file, content, rejection.reason, rejection.kind)
+
+
 def portions(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
     """(start, end) of neighbours that together are at most `most`; what is larger stands alone."""
     start = total = 0
@@ -93,6 +150,17 @@ def portions(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
         yield start, len(sizes)
 
 
-def run(database: Database, spool: Path, stop: threading.Event, *, keep_raw: bool = True) -> None:
+def run(
+    database: Database,
+    spool: Path,
+    stop: threading.Event,
+    *,
+    keep_raw: bool = True,
+    failed: FailedFiles | None = None,
+    counters: Counters | None = None,
+) -> None:
     """Drain the spool until told to stop. Blocks; give it a thread of its own and a connection of the pool."""
-    Drain(spool, Intake(database, keep_raw=keep_raw).take, max_records=_MOST_RECORDS).run(stop)
+    counted = counters or Counters()
+    taking = Intake(database, keep_raw=keep_raw, counters=counted)
+    setting_aside = SetAside(spool, failed, counted)
+    Drain(spool, taking.take, max_records=_MOST_RECORDS, set_aside=setting_aside).run(stop)

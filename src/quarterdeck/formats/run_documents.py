@@ -12,7 +12,8 @@ import msgspec
 
 from quarterdeck.core.errors import Invalid
 from quarterdeck.core.expected_reports import NO_VALUE, ReceivedReport
-from quarterdeck.formats import agent
+from quarterdeck.formats import agent, runlog
+from quarterdeck.formats.runlog import RunLog
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_REPORTS = 50_000
@@ -37,11 +38,16 @@ class Report(msgspec.Struct, frozen=True):
     message: str
 
 
-class LogLine(msgspec.Struct, frozen=True):
-    """A warning or worse of the run itself."""
+class LogLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A warning or worse of the run itself; what genuine agents say of a report in particular names it, too."""
 
     level: str = ""
     message: str = ""
+    rule: str = ""
+    directive: str = ""
+    id: str = ""
+    component: str = ""
+    value: str = ""
 
 
 class _Payload(msgspec.Struct, frozen=True):
@@ -56,9 +62,10 @@ class _Payload(msgspec.Struct, frozen=True):
 
 
 class Run:
-    """One run of an agent. Times are aware."""
+    """One run of an agent. Times are aware. Not `complete`: a part of one, which says nothing about compliance."""
 
-    def __init__(self, payload: _Payload) -> None:
+    def __init__(self, payload: _Payload, *, complete: bool = True) -> None:
+        self.complete = complete
         self.node = payload.node
         self.config_id = payload.config_id
         self.start = payload.start
@@ -128,6 +135,35 @@ def decode(data: bytes) -> Run:
     if unknown is not None:
         raise Invalid(f"'{unknown}' is not a status of reports.")
     return Run(payload)
+
+
+def of_run_log(found: RunLog) -> Run:
+    """The run that a genuine agent's log tells of, which has at least one event. Raises Invalid."""
+    first = found.events[0]
+    # Its marks say what it was about; what no status counts is a line of its log.
+    told = [one for one in found.events if one.kind != runlog.CONTROL]
+    reports = [
+        Report(one.rule, one.directive, one.report_id, one.component, one.key, one.kind, one.message)
+        for one in told
+        if one.kind in CODES
+    ]
+    log = [
+        LogLine(one.kind, one.message, one.rule, one.directive, one.report_id, one.component, one.key)
+        for one in told
+        if one.kind not in CODES
+    ]
+    if len(reports) > MAX_REPORTS:
+        raise Invalid(f"The run has more than {MAX_REPORTS} reports.")
+    payload = _Payload(
+        format=agent.FORMAT,
+        node=first.node,
+        config_id=found.config_id or "",
+        start=first.start,
+        end=found.events[-1].at,
+        reports=reports,
+        log=log[:MAX_LOG_LINES],
+    )
+    return Run(payload, complete=found.complete)
 
 
 def announced_bytes(data: bytes) -> int:

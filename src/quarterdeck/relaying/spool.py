@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from quarterdeck.core.errors import Unavailable
 
@@ -205,8 +206,18 @@ def records(path: Path) -> Iterator[bytes]:
     log.warning("The spool file %s ends in the middle of a record; that one was never acknowledged.", path)
 
 
-#: Gets a batch of records; returns when all are committed, but for those it can never take: (position, reason) each.
-Take = Callable[[Sequence[bytes]], Sequence[tuple[int, str]]]
+class Rejection(NamedTuple):
+    """A record, by its position in a batch, that can never be taken. `invalid`: it is of nobody who is known here."""
+
+    position: int
+    reason: str
+    kind: Literal["error", "invalid"] = "error"
+
+
+#: Gets a batch of records; returns when all are committed, but for those it can never take.
+Take = Callable[[Sequence[bytes]], Sequence[Rejection]]
+#: Keeps a record that was rejected; durable when it returns.
+SetAside = Callable[[bytes, Rejection], None]
 
 
 class Drain:
@@ -216,9 +227,13 @@ class Drain:
     fault that it did not see coming: the batch is then halved until that record stands alone, and is set aside.
     """
 
-    def __init__(self, directory: Path, take: Take, *, max_records: int = 500) -> None:
+    def __init__(
+        self, directory: Path, take: Take, *, max_records: int = 500, set_aside: SetAside | None = None
+    ) -> None:
+        """Without `set_aside` what is rejected goes to `quarantine` in the directory."""
         self._directory = directory
         self._take = take
+        self._set_aside = set_aside or self._quarantine
         self._max_records = max_records
         self.taken = 0
 
@@ -271,21 +286,21 @@ class Drain:
         if not batch:
             return
         try:
-            for position, reason in self._take(batch):
-                self._set_aside(batch[position], reason)
+            for rejection in self._take(batch):
+                self._set_aside(batch[rejection.position], rejection)
         except Unavailable:
             raise
         except Exception as error:
             if len(batch) == 1:
                 log.exception("A record cannot be taken")
-                self._set_aside(batch[0], str(error) or type(error).__name__)
+                self._set_aside(batch[0], Rejection(0, str(error) or type(error).__name__))
                 return
             middle = len(batch) // 2
             self._take_all(batch[:middle])
             self._take_all(batch[middle:])
 
-    def _set_aside(self, record: bytes, reason: str) -> None:
-        quarantine(self._directory / "quarantine", record, reason)
+    def _quarantine(self, record: bytes, rejection: Rejection) -> None:
+        quarantine(self._directory / "quarantine", record, rejection.reason)
 
 
 def quarantine(directory: Path, record: bytes, reason: str) -> None:

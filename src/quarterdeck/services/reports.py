@@ -19,10 +19,10 @@ from quarterdeck.core.errors import Invalid
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.nodes import NodeStatus
 from quarterdeck.core.run_states import RunState
-from quarterdeck.formats import agent, run_documents, signature
+from quarterdeck.formats import agent, report_files, run_documents, signature
 from quarterdeck.formats.run_documents import Run
-from quarterdeck.relaying.spool import Spool
-from quarterdeck.services import compliance
+from quarterdeck.relaying.spool import Rejection, Spool
+from quarterdeck.services import compliance, run_logs
 from quarterdeck.services.agent_requests import Gate
 from quarterdeck.services.context import Context
 from quarterdeck.storage.agent_requests import KnownKey
@@ -36,14 +36,26 @@ DAYS_KEPT = 4
 _MOST_AHEAD = timedelta(days=1)
 
 
-class Slip(msgspec.Struct, frozen=True):
-    """What stands in front of a spooled parcel. `key` is the digest of the key that verified it."""
+#: What the files of one batch hold at most, unpacked, before it is better done in parts; a file may lie about that.
+_MOST_UNPACKED = 64 * 1024 * 1024
+
+
+class BatchTooLong(Exception):
+    """The records of a batch unpack to more than is wise to hold at once; nothing of it was kept."""
+
+
+class Slip(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What stands in front of a spooled parcel, or of a genuine agent's file, whose name is `file` then.
+
+    `key` is the digest of the key that verified a parcel; files are verified when they are kept.
+    """
 
     node: str
     nonce: str
     #: Unix time of arrival
     at: float
     key: str
+    file: str = ""
 
 
 def key_digest(pem: str) -> str:
@@ -76,6 +88,17 @@ def pack(slip: Slip, parcel: bytes) -> bytes:
     return msgspec.json.encode(slip) + b"\n" + parcel
 
 
+def announced_bytes(record: bytes) -> int:
+    """About how much a record unpacks to, as far as it says so itself."""
+    end = record.find(b"\n")
+    if b'"file":' not in record[:end]:
+        return run_documents.announced_bytes(record)
+    try:
+        return report_files.announced_bytes(unpack(record[: end + 1])[0].file, record)
+    except Invalid:
+        return len(record)
+
+
 def unpack(record: bytes) -> tuple[Slip, bytes]:
     """Slip and parcel of a record. Raises Invalid."""
     line, _, parcel = record.partition(b"\n")
@@ -102,15 +125,16 @@ class _Arrival:
         return min(self.run.start, datetime.fromtimestamp(self.slip.at, UTC))
 
 
-def ingest(ctx: Context, records: Sequence[bytes], *, keep_raw: bool = True) -> list[tuple[int, str]]:
-    """Keep a batch of spooled reports; those that can never be kept: (position, reason) each."""
-    arrivals, rejected = _read(records)
+def ingest(ctx: Context, records: Sequence[bytes], *, keep_raw: bool = True) -> list[Rejection]:
+    """Keep a batch of spooled reports; those that can never be kept."""
+    arrivals, rejected = _read(ctx, records)
     nodes = sorted({one.run.node for one in arrivals})
     ctx.store.reports.lock(nodes)
     arrivals = _vouched(ctx, arrivals, rejected)
     ctx.store.agent_requests.remember_nonces(
-        (one.slip.node, one.slip.nonce, datetime.fromtimestamp(one.slip.at, UTC)) for one in arrivals
+        (one.slip.node, one.slip.nonce, datetime.fromtimestamp(one.slip.at, UTC)) for one in arrivals if one.slip.nonce
     )
+    arrivals = _without_parts(ctx, arrivals)
     known = ctx.store.reports.known(nodes)
     fresh = _keep_runs(ctx, arrivals)
     _keep_contents(ctx, fresh, known, keep_raw=keep_raw)
@@ -120,18 +144,37 @@ def ingest(ctx: Context, records: Sequence[bytes], *, keep_raw: bool = True) -> 
     return rejected
 
 
-def _read(records: Sequence[bytes]) -> tuple[list[_Arrival], list[tuple[int, str]]]:
-    arrivals, rejected = [], []
+def _read(ctx: Context, records: Sequence[bytes]) -> tuple[list[_Arrival], list[Rejection]]:
+    opened, rejected = [], list[Rejection]()
     for position, record in enumerate(records):
         try:
-            arrivals.append(_arrival(position, record))
+            opened.append((position, *unpack(record)))
         except Invalid as error:
-            rejected.append((position, error.message))
+            rejected.append(Rejection(position, error.message))
+    keys = run_logs.keys(ctx, {slip.node for _, slip, _ in opened if slip.file})
+    arrivals: list[_Arrival] = []
+    room = _MOST_UNPACKED
+    for position, slip, data in opened:
+        try:
+            if slip.file:
+                text = run_logs.text_of(keys, slip.node, slip.file, data)
+                room -= len(text)
+                if room < 0 and arrivals:
+                    raise BatchTooLong
+                run = run_logs.run_of(slip.node, text)
+            else:
+                run = _run_of(slip, data)
+            _require_past(run, slip)
+            arrivals.append(_Arrival(position=position, slip=slip, parcel=data, run=run))
+        except run_logs.Stranger as error:
+            rejected.append(Rejection(position, error.message, "invalid"))
+        except Invalid as error:
+            rejected.append(Rejection(position, error.message))
     return arrivals, rejected
 
 
-def _arrival(position: int, record: bytes) -> _Arrival:
-    slip, data = unpack(record)
+def _run_of(slip: Slip, data: bytes) -> Run:
+    """The run that a parcel of our own agent tells of."""
     try:
         parcel = agent.open_parcel(data)
     except agent.BadDocument as error:
@@ -139,33 +182,43 @@ def _arrival(position: int, record: bytes) -> _Arrival:
     run = run_documents.decode(parcel.body)
     if not slip.node == parcel.node == run.node:
         raise Invalid(f"The report of node {parcel.node} is about node {run.node}.")
+    return run
+
+
+def _require_past(run: Run, slip: Slip) -> None:
     if run.start > datetime.fromtimestamp(slip.at, UTC) + _MOST_AHEAD:
         raise Invalid(f"The run claims to have begun at {run.start.isoformat()}, after it arrived.")
-    return _Arrival(position=position, slip=slip, parcel=data, run=run)
 
 
-def _vouched(ctx: Context, arrivals: list[_Arrival], rejected: list[tuple[int, str]]) -> list[_Arrival]:
+def _vouched(ctx: Context, arrivals: list[_Arrival], rejected: list[Rejection]) -> list[_Arrival]:
     """Those whose node is accepted and has the key that verified them, or one that verifies them now."""
     keys = ctx.store.agent_requests.keys({one.slip.node for one in arrivals})
     kept = []
     for one in arrivals:
-        problem = _doubt(one, keys.get(NodeId(one.slip.node)))
-        if problem:
-            rejected.append((one.position, problem))
+        known = keys.get(NodeId(one.slip.node))
+        if known is None or known.status is not NodeStatus.ACCEPTED:
+            rejected.append(Rejection(one.position, f"There is no accepted node {one.slip.node}.", "invalid"))
+        elif problem := _doubt(one, known):
+            rejected.append(Rejection(one.position, problem))
         else:
             kept.append(one)
     return kept
 
 
-def _doubt(one: _Arrival, known: KnownKey | None) -> str:
-    if known is None or known.status is not NodeStatus.ACCEPTED:
-        return f"There is no accepted node {one.slip.node}."
-    if key_digest(known.pem) != one.slip.key:
+def _doubt(one: _Arrival, known: KnownKey) -> str:
+    if not one.slip.file and key_digest(known.pem) != one.slip.key:
         parcel = agent.open_parcel(one.parcel)
         signed = signature.decode_base64(parcel.signature)
         if not known.pem or not signature.verify(known.pem, parcel.message(), signed):
             return f"Node {one.slip.node} has another key by now than the one that signed the report."
     return ""
+
+
+def _without_parts(ctx: Context, arrivals: Sequence[_Arrival]) -> list[_Arrival]:
+    """The whole runs. Of a part, such as one directive asked for by hand, only the original is kept."""
+    parts = [one for one in arrivals if not one.run.complete]
+    ctx.store.reports.add_originals([(one.run.node, one.run.start, True, one.parcel) for one in parts])
+    return [one for one in arrivals if one.run.complete]
 
 
 def _keep_runs(ctx: Context, arrivals: Sequence[_Arrival]) -> list[_Arrival]:
