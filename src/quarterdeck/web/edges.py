@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, MutableMapping
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,8 +55,9 @@ class Edge:
     grammar: Grammar
     prefix: str
     threads: anyio.CapacityLimiter
-    #: operations whose row says `long` take turns, so that many of them at once leave threads to the others
-    long_ones: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_LONG_ONES))
+    #: operations whose row says `long` take turns, so that many of them at once leave threads to the others; those
+    #: that say a word instead of True do so with each other only
+    turns: dict[object, anyio.CapacityLimiter] = field(default_factory=dict)
     room: Room = field(default_factory=Room)
     #: where bodies lie of operations whose row says `stream_body`; None: where the system keeps temporary files
     body_directory: Path | None = None
@@ -79,13 +80,16 @@ class Edge:
             operation, request.params = match.operation, match.params
             self.glance(operation, request)
             await self._read(operation, request, receive, space)
-            turn = self.long_ones if operation.options.get("long") else nullcontext()
-            async with turn:
+            async with self._turn(operation):
                 answer = await anyio.to_thread.run_sync(self._work, operation, request, limiter=self.threads)
         except Exception as error:  # noqa: BLE001  # the edge: every fault becomes an answer
             answer = self._refusal(operation, request, error)
         self.answered(operation, answer)
         return answer
+
+    def _turn(self, operation: Operation) -> AbstractAsyncContextManager[object]:
+        line = operation.options.get("long")
+        return self.turns.setdefault(line, anyio.CapacityLimiter(_LONG_ONES)) if line else nullcontext()
 
     def _segments(self, scope: Scope) -> tuple[str, ...]:
         path: str = scope["path"]

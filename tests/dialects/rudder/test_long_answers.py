@@ -230,7 +230,7 @@ def test_a_reader_who_dawdles_holds_no_connection_and_no_thread(served: Served) 
         slow = asyncio.create_task(runner(scope, receive, dawdle))
         await first.wait()
         assert database.engine.pool.checkedin() == 1  # type: ignore[attr-defined]  # a queue pool has it
-        assert threads.borrowed_tokens == runner.long_ones.borrowed_tokens == 0
+        assert threads.borrowed_tokens == runner.turns[True].borrowed_tokens == 0
         await runner(scope, receive, hurry)
         go_on.set()
         await slow

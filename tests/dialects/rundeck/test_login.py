@@ -248,3 +248,10 @@ def test_what_a_user_may_do_comes_from_the_roles(rundeck: Rundeck) -> None:
 
     assert answer.status_code == 200
     assert "bob is not authorized for: /api/1/run/command" in answer.text
+
+
+def test_a_stranger_sends_no_long_bodies(rundeck: Rundeck) -> None:
+    answer = log_in(rundeck, {**GOOD, "more": "x" * 70_000})
+
+    assert answer.status_code == 413
+    assert "Set-Cookie" not in answer.headers

@@ -23,6 +23,8 @@ section = Section("Login pages: below /, of no version")
 _WRONG = "Invalid username and password."
 #: Longer names are nobody's, and are kept in memory for a while.
 _LONGEST_NAME = 255
+#: Whoever logs in is still a stranger.
+_MOST_BYTES = 64 * 1024
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
 _HEADERS = (
     ("Content-Type", "text/html;charset=UTF-8"),
@@ -53,7 +55,7 @@ def login_form(ctx: Context, request: Request) -> Answer:
     return _page(_FORM.format(flash=flash))
 
 
-@section.operation("login", "POST", "/j_security_check", right=None, since=1, long=True)
+@section.operation("login", "POST", "/j_security_check", right=None, since=1, long="login", max_body=_MOST_BYTES)
 def login(ctx: Context, request: Request) -> Answer:
     """Begin a session and go where the client wanted to, or to the page for what went wrong."""
     _refuse_foreign(request)

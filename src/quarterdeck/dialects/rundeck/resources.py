@@ -60,7 +60,12 @@ def update_project_resources(ctx: Context, request: Request) -> Reply:
 
 
 @section.operation(
-    "refreshProjectResources", "POST", "/project/{name}/resources/refresh", right="project.write", since=1, long=True
+    "refreshProjectResources",
+    "POST",
+    "/project/{name}/resources/refresh",
+    right="project.write",
+    since=1,
+    long="fetching",
 )
 def refresh_project_resources(ctx: Context, request: Request) -> Reply:
     """Fetch the document of a project's nodes from an address, the project's own unless one is given."""
