@@ -210,10 +210,10 @@ def test_a_reader_who_dawdles_holds_no_connection_and_no_thread(served: Served) 
     seen: list[str] = []
 
     async def play() -> None:
-        bodies = iter([{"type": "http.request", "body": b""}] * 2)
+        bodies: list[dict[str, object]] = [{"type": "http.request", "body": b""}] * 2
 
         async def receive() -> dict[str, object]:
-            return next(bodies, None) or await asyncio.Future()
+            return bodies.pop() if bodies else await asyncio.Future()
 
         threads = anyio.CapacityLimiter(1)
         runner = Runner(grammar=RudderDialect(), database=database, prefix="/rudder/api", threads=threads)
