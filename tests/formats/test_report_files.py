@@ -104,13 +104,14 @@ def test_only_the_first_of_several_streams_counts() -> None:
     [
         ("a.gz", b""),
         ("a.gz", b"text"),
-        ("a.gz", gzip.compress(b"x" * 1000)[:-10]),
+        ("a.gz", gzip.compress(b"x" * 1000, mtime=0)[:-10]),
         ("a.zip", b""),
         ("a.zip", b"text" * 20),
         ("a.zip", archive(b"x" * 1000)[:40]),
         ("a.zip", archive(b"x" * 1000, zipfile.ZIP_LZMA)),
         ("a.zip", archive(b"x")[:6] + b"\x01" + archive(b"x")[7:]),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",  # archives say when they were made
 )
 def test_what_cannot_be_unpacked_is_refused(name: str, content: bytes) -> None:
     with pytest.raises(Invalid):

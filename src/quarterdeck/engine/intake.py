@@ -114,7 +114,7 @@ class Intake:
 
 
 class SetAside:
-    """Where rejected records go: files of genuine agents to failed files, under their names; others beside the spool."""
+    """Where rejected records go: genuine agents' files to failed files, under their names; others beside the spool."""
 
     def __init__(self, spool: Path, failed: FailedFiles | None, counters: Counters) -> None:
         self._quarantine = spool / QUARANTINE

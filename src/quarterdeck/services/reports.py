@@ -99,6 +99,11 @@ def announced_bytes(record: bytes) -> int:
         return len(record)
 
 
+def pack_file(name: str, node: str, at: float, content: bytes) -> bytes:
+    """A record of the spool that holds a genuine agent's file, which arrived at a Unix time."""
+    return pack(Slip(node=node, nonce="", at=at, key="", file=name), content)
+
+
 def unpack(record: bytes) -> tuple[Slip, bytes]:
     """Slip and parcel of a record. Raises Invalid."""
     line, _, parcel = record.partition(b"\n")
