@@ -99,24 +99,14 @@ def _hops(neighbours: frozenset[NodeId], nodes: Mapping[NodeId, ListedNode]) -> 
     """The neighbour above each node that is no neighbour itself. Nodes in a loop, or too deep, have none."""
     found: dict[NodeId, tuple[NodeId | None, int]] = {}
     for start in nodes:
-        if start in neighbours or start in found:
-            continue
-        climbed: list[NodeId] = []
-        at, hop, level = start, None, MAX_LEVELS
-        while len(climbed) <= MAX_LEVELS:
-            if at in neighbours:
-                hop, level = at, 0
-                break
-            if at in found:
-                hop, level = found[at]
-                break
-            if at not in nodes:
-                break
-            climbed.append(at)
+        climbed: dict[NodeId, None] = {}
+        at = start
+        while at in nodes and at not in neighbours and at not in found and at not in climbed:
+            climbed[at] = None
             at = nodes[at].policy_server
+        # What led nowhere, or into a loop, has no neighbour above it.
+        hop, level = (at, 0) if at in neighbours else found.get(at, (None, 0))
         for node in reversed(climbed):
             level += 1
-            if level > MAX_LEVELS:
-                hop = None
-            found[node] = (hop, level)
+            found[node] = (hop if level <= MAX_LEVELS else None, level)
     return {node: hop for node, (hop, _) in found.items() if hop is not None}
