@@ -28,6 +28,10 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 0.5
+#: The end of a step waits so long for the beginning of the next one, or for output, to be written with it.
+_SOON_SECONDS = 0.02
+#: Units of work begin so far apart: each costs the same for one step and for fifty.
+_APART_SECONDS = 0.015
 
 #: Opens a unit of work that commits when it is left without an error.
 UnitsOfWork = Callable[[], AbstractContextManager[Context]]
@@ -79,6 +83,7 @@ class Recorder:
         self._executor = executor
         self._batch = _Batch()
         self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self, one: StepBegin) -> bool:
@@ -91,7 +96,8 @@ class Recorder:
     def end(self, one: StepEnd, epoch: int) -> None:
         """Note what came of a step, soon; `written` tells when."""
         self._batch.ends.append((one, epoch))
-        self._run()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_SOON_SECONDS, self._run)
 
     async def keep(self, blocks: Sequence[LogBlock], epoch: int) -> None:
         """Keep blocks of an execution's log; returns when they are stored, or dropped because it is another's.
@@ -107,13 +113,12 @@ class Recorder:
 
     async def close(self, seconds: float) -> None:
         """Stop writing; what is not written within this time is lost."""
-        if self._task is None:
-            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.written()
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
     async def _written(self, execution_id: int) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -127,9 +132,17 @@ class Recorder:
             self._task = asyncio.get_running_loop().create_task(self._write_all())
 
     async def _write_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_at = loop.time()
         while True:
             await self._wake.wait()
+            if (early := next_at - loop.time()) > 0:
+                await asyncio.sleep(early)
+            next_at = loop.time() + _APART_SECONDS
             self._wake.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
             batch, self._batch = self._batch, _Batch()
             if not batch.is_empty:
                 await self._write(batch)
