@@ -122,13 +122,18 @@ class Fleet:
 @contextlib.contextmanager
 def fleet(scratch: Path, nodes: int, *, user: str = "") -> Iterator[Fleet]:
     """So many nodes, for the length of the block. They let in `user`, without one a user made for this."""
+    directory = scratch / "fleet"
+    home = directory / "home"
+    home.mkdir(parents=True)
+    directory.chmod(0o755)
+    home.chmod(0o777)
     with contextlib.ExitStack() as stack:
-        name = user or stack.enter_context(_some_user())
-        yield stack.enter_context(_fleet(scratch, nodes, name))
+        name = user or stack.enter_context(_some_user(home))
+        yield stack.enter_context(_fleet(directory, nodes, name))
 
 
 @contextlib.contextmanager
-def _some_user() -> Iterator[str]:
+def _some_user(home: Path) -> Iterator[str]:
     """A user for the length of the block; who runs this, when that is not root: only root may make users.
 
     Root himself would not do: sshd separates others' sessions from its rights by a process more.
@@ -137,7 +142,8 @@ def _some_user() -> Iterator[str]:
         yield getpass.getuser()
         return
     name = f"qdbench{os.getpid()}"
-    subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/bash", "--password", "*", name], check=True)
+    argv = ["useradd", "--no-create-home", "--home-dir", str(home), "--shell", "/bin/bash", "--password", "*", name]
+    subprocess.run(argv, check=True)
     try:
         yield name
     finally:
@@ -145,12 +151,8 @@ def _some_user() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _fleet(scratch: Path, nodes: int, user: str) -> Iterator[Fleet]:
+def _fleet(directory: Path, nodes: int, user: str) -> Iterator[Fleet]:
     program = _sshd()
-    directory = scratch / "fleet"
-    directory.mkdir(mode=0o755)
-    (directory / "home").mkdir(mode=0o777)
-    (directory / "home").chmod(0o777)
     for name in ("key", "host_key"):
         argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(directory / name)]
         subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
