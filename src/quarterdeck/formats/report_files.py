@@ -16,11 +16,13 @@ from quarterdeck.core.errors import Invalid, TooLarge
 from quarterdeck.core.ids import NodeId
 
 ENDINGS = (".log", ".gz", ".zip")
+INVENTORY_ENDINGS = (".gz", ".xml", ".ocs", ".sign")
 #: In bytes; what is set aside gets a longer name.
 MAX_NAME = 200
 #: Of a file as it comes, and of what is in it.
 MAX_FILE_BYTES = 8 * 1024 * 1024
 MAX_BYTES = 16 * 1024 * 1024
+MAX_INVENTORY_BYTES = 16 * 1024 * 1024
 
 #: Windows has no colons in names. Some write times with a blank or no fraction.
 _TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}[:_][0-9]{2}[:_][0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}[:_][0-9]{2})"
@@ -47,6 +49,11 @@ def check_name(name: str) -> None:
 def is_report(name: str) -> bool:
     """Whether a file in a directory of reports is meant to be one, by its ending; case matters."""
     return not name.startswith(".") and name.endswith(ENDINGS)
+
+
+def is_inventory(name: str) -> bool:
+    """Whether a file in a directory of inventories is meant to be one, or the signature of one."""
+    return not name.startswith(".") and name.endswith(INVENTORY_ENDINGS)
 
 
 def node_of(name: str) -> NodeId:

@@ -56,6 +56,7 @@ class FailedFiles:
         """Set a file aside that lies on the same disk. Raises FileNotFoundError."""
         self.directory.mkdir(mode=0o770, parents=True, exist_ok=True)
         size = path.lstat().st_size
+        os.utime(path)  # it is kept from now on for as long as others are
         path.rename(self._explained(path.name, reason, kind))
         self._finish(size)
 
@@ -163,7 +164,7 @@ def _status(path: Path) -> tuple[float, int]:
         found = path.stat(follow_symlinks=False)
     except FileNotFoundError:
         return time.time(), 0
-    return found.st_ctime, found.st_size
+    return found.st_mtime, found.st_size
 
 
 def _changed(path: Path) -> float:

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A directory into which others put files, by renaming or writing in place; each goes on, once it is whole.
+
+Where to is the consumer's business: the server keeps them, a relay passes them on. A file goes when that is done, so
+after a kill it may be handed over twice. What can never be taken is set aside with the reason; what has another
+ending, or is hidden, is none of ours and lies until it is old. Nothing that lies there keeps others waiting.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import random
+import signal
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from quarterdeck.core.errors import Invalid, Unavailable
+from quarterdeck.formats import report_files
+from quarterdeck.relaying.counters import Counters
+from quarterdeck.relaying.failed_files import FailedFiles
+from quarterdeck.relaying.spool import Rejection
+
+log = logging.getLogger(__name__)
+
+RETENTION_SECONDS = 7 * 86_400.0
+_PAUSE_SECONDS = 0.2
+_EXPIRY_SECONDS = 60.0
+_PATIENCE_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+#: Where nobody can tell whether a file is still being written, it counts as whole when it did not change for so long.
+_SETTLED_SECONDS = 1.0
+#: Two changes of a directory within this time may leave the same mark on it.
+_TICK_SECONDS = 2.0
+_MAX_FILES = 200
+_MAX_BYTES = 16 * 1024 * 1024
+
+
+class Dropped(NamedTuple):
+    """A file that is whole. `at` is when it came, as Unix time."""
+
+    name: str
+    content: bytes
+    at: float
+    inode: int = 0
+
+
+class Rules(NamedTuple):
+    """`is_ours` tells files of the right kind by their ending, `check_name` raises Invalid for names that are unfit."""
+
+    is_ours: Callable[[str], bool]
+    check_name: Callable[[str], object]
+    max_bytes: int
+
+
+REPORTS = Rules(report_files.is_report, report_files.node_of, report_files.MAX_FILE_BYTES)
+INVENTORIES = Rules(report_files.is_inventory, report_files.check_name, report_files.MAX_INVENTORY_BYTES)
+
+
+#: Gets some files; returns when all are safe elsewhere, but for those that can never be.
+#: Raises Unavailable when it cannot be done now.
+Consume = Callable[[Sequence[Dropped]], Sequence[Rejection]]
+
+
+class DropDirectory:
+    """One at a time over all processes, guarded by a lock beside the directory."""
+
+    def __init__(
+        self,
+        directory: Path,
+        failed: FailedFiles,
+        consume: Consume,
+        *,
+        rules: Rules = REPORTS,
+        retention_seconds: float = RETENTION_SECONDS,
+        counters: Counters | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.directory = directory
+        self._failed = failed
+        self._consume = consume
+        self._rules = rules
+        self._retention = retention_seconds
+        self._counters = counters or Counters()
+        self._clock = clock
+        #: files that are done, and that something keeps from being removed: (name, inode)
+        self._stuck: set[tuple[str, int]] = set()
+        self._seen = -1
+        self._look_again = True
+
+    def run(self, stop: threading.Event) -> None:
+        """Take files until told to stop; waits while another process does it."""
+        self.directory.mkdir(mode=0o770, parents=True, exist_ok=True)
+        with self.directory.with_name(f"{self.directory.name}.lock").open("a") as lock:
+            while not stop.is_set() and not _locked(lock.fileno()):
+                stop.wait(1.0)
+            failures, next_expiry = 0, 0.0
+            while not stop.is_set():
+                try:
+                    if time.monotonic() >= next_expiry:
+                        self.expire()
+                        next_expiry = time.monotonic() + _EXPIRY_SECONDS
+                    if self._changed():
+                        self.look(stop)
+                    failures = 0
+                except (Unavailable, OSError) as error:
+                    log.warning("Files wait in %s: %s", self.directory, error)
+                    self._counters.failed_for_now()
+                    self._look_again = True
+                    longest = _PATIENCE_SECONDS[min(failures, len(_PATIENCE_SECONDS) - 1)]
+                    stop.wait(longest * random.uniform(0.5, 1.0))  # noqa: S311  # so that relays do not come together
+                    failures += 1
+                stop.wait(_PAUSE_SECONDS)
+
+    def look(self, stop: threading.Event | None = None) -> int:
+        """Take every file that is whole now; how many. Raises Unavailable: what was not taken stays."""
+        self._remember()
+        taken = 0
+        for batch in self._batches():
+            taken += self._take(batch)
+            if stop is not None and stop.is_set():
+                self._look_again = True
+                break
+        return taken
+
+    def expire(self) -> int:
+        """Forget files, of whatever kind, that lie here or were set aside since longer than is kept; how many."""
+        before, old = self._clock() - self._retention, 0
+        for entry in self._entries():
+            try:
+                if not entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < before:
+                    Path(entry.path).unlink()
+                    old += 1
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                log.warning("The old file %s cannot be removed: %s", entry.path, error.strerror)
+        return old + self._failed.expire(before)
+
+    # -- what lies there ----------------------------------------------------------------
+
+    def _changed(self) -> bool:
+        """Whether there may be something to take; cheap, for it is asked all the time."""
+        return self._look_again or self.directory.stat().st_mtime_ns != self._seen
+
+    def _remember(self) -> None:
+        self._seen = self.directory.stat().st_mtime_ns
+        self._look_again = time.time() - self._seen / 1e9 < _TICK_SECONDS
+
+    def _entries(self) -> list[os.DirEntry[str]]:
+        try:
+            return list(os.scandir(self.directory))
+        except FileNotFoundError:
+            return []
+
+    def _batches(self) -> Iterator[list[Dropped]]:
+        """All files that are whole, oldest name first, in portions."""
+        batch: list[Dropped] = []
+        size = 0
+        names = sorted(
+            entry.name
+            for entry in self._entries()
+            if self._rules.is_ours(entry.name)
+            and entry.is_file(follow_symlinks=False)
+            and (entry.name, entry.inode()) not in self._stuck
+        )
+        for name in names:
+            dropped = self._read(name)
+            if dropped is None:
+                continue
+            batch.append(dropped)
+            size += len(dropped.content)
+            if len(batch) >= _MAX_FILES or size >= _MAX_BYTES:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _read(self, name: str) -> Dropped | None:
+        """A file, if it is one and whole; what can be seen to be unfit is set aside."""
+        try:
+            descriptor = os.open(self.directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENXIO):
+                log.warning("The file %s cannot be read: %s", self.directory / name, error.strerror)
+            return None
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                return None
+            if not _is_whole(descriptor, time.time() - found.st_mtime):
+                self._look_again = True
+                return None
+            problem = self._problem(name, found.st_size)
+            if problem:
+                self._refuse(name, Rejection(0, problem))
+                return None
+            return Dropped(name, file.read(self._rules.max_bytes), found.st_mtime, found.st_ino)
+
+    def _problem(self, name: str, size: int) -> str:
+        """What can be seen from outside to be wrong; empty when nothing is."""
+        if size > self._rules.max_bytes:
+            return f"The file is longer than {self._rules.max_bytes} bytes."
+        try:
+            self._rules.check_name(name)
+        except Invalid as error:
+            return error.message
+        return ""
+
+    # -- what becomes of it ---------------------------------------------------------------
+
+    def _take(self, batch: Sequence[Dropped]) -> int:
+        """Hand some files over; when that fails for a reason nobody foresaw, the one at fault is found by halving."""
+        try:
+            rejected = {one.position: one for one in self._consume(batch)}
+        except Unavailable:
+            raise
+        except Exception as error:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                return self._take(batch[:middle]) + self._take(batch[middle:])
+            log.exception("The file %s cannot be taken", batch[0].name)
+            rejected = {0: Rejection(0, str(error) or type(error).__name__)}
+        for position, dropped in enumerate(batch):
+            if position in rejected:
+                self._counters.report(rejected[position].kind)
+                self._refuse(dropped.name, rejected[position])
+            else:
+                self._remove(dropped)
+        return len(batch) - len(rejected)
+
+    def _remove(self, dropped: Dropped) -> None:
+        path = self.directory / dropped.name
+        try:
+            if path.lstat().st_ino == dropped.inode:  # else it was replaced meanwhile
+                path.unlink()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.error("The file %s was taken and cannot be removed: %s", path, error.strerror)  # noqa: TRY400  # no bug
+            self._stuck.add((dropped.name, dropped.inode))
+
+    def _refuse(self, name: str, rejection: Rejection) -> None:
+        identity = report_files.queue_id(name)
+        log.warning("[%s] The file %s was set aside: %s", identity, self.directory / name, rejection.reason)
+        self._counters.set_aside()
+        try:
+            self._failed.move(self.directory / name, rejection.reason, rejection.kind)
+        except FileNotFoundError:
+            return
+
+
+def _is_whole(descriptor: int, age: float) -> bool:
+    """Whether nobody writes to an open file any more. The kernel leases a file only when nobody can write to it."""
+    try:
+        # Whoever opens the file in this very moment would else end this process with a signal.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno != errno.EAGAIN and age > _SETTLED_SECONDS
+    return True
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
