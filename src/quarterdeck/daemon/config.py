@@ -207,6 +207,16 @@ class Relay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     certificate_header: Annotated[
         str, _says("The header in which a trusted proxy passes on the certificate (PEM) that a client has shown.")
     ] = "X-SSL-Client-Cert"
+    report_user: Annotated[
+        str, _says("The user with which genuine agents and relays put reports and updated inventories here.")
+    ] = "rudder"
+    report_password: Annotated[
+        str, _says("The password of that user; better as `file:PATH`. Empty means that nobody may put any.")
+    ] = ""
+    retention_seconds: Annotated[
+        float,
+        _says("How long genuine agents' files are kept that nobody could take, or that were set aside.", ge=60),
+    ] = 7 * 86400.0
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,8 +11,10 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Lifespan
 
 from quarterdeck.core.sites import Site
+from quarterdeck.dialects.relay import intake as intake_paths
 from quarterdeck.dialects.relay import version as relay_paths
 from quarterdeck.dialects.relay.dialect import RelayEdge
+from quarterdeck.dialects.relay.intake import IntakeEdge
 from quarterdeck.storage.database import Database
 from quarterdeck.web.bodies import ROOM_BYTES, Room
 from quarterdeck.web.runner import Dialect, Runner
@@ -25,16 +27,18 @@ def mount(
     threads: int,
     site: Site | None = None,
     relay: RelayEdge | None = None,
+    intake: IntakeEdge | None = None,
     lifespan: Lifespan[Starlette] | None = None,
 ) -> Starlette:
     """One ASGI application that serves each dialect below its prefix, on one bounded set of threads.
 
-    `relay` answers at paths of its own, before all others, and brings its own threads.
+    `relay` and `intake` answer at paths of their own, before all others, and bring their own threads.
     """
     limiter = anyio.CapacityLimiter(threads)
     room = Room(max(ROOM_BYTES, 2 * max(dialect.max_body for dialect in dialects.values())))
     here = site or Site()
     routes: list[BaseRoute] = relay_routes(relay) if relay is not None else []
+    routes += intake_routes(intake) if intake is not None else []
     routes += [
         Mount(
             prefix,
@@ -48,3 +52,8 @@ def mount(
 def relay_routes(relay: RelayEdge) -> list[BaseRoute]:
     """Where the relay dialect answers."""
     return [Mount(relay_paths.PREFIX, app=relay), Route(relay_paths.METRICS, endpoint=relay)]
+
+
+def intake_routes(intake: IntakeEdge) -> list[BaseRoute]:
+    """Where agents put reports and inventories. Peers that pass them on write two slashes in front."""
+    return [Mount(f"{more}{path}", app=intake) for path in intake_paths.PATHS for more in ("", "/")]

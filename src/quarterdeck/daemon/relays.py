@@ -16,13 +16,19 @@ from quarterdeck.core.accounts import SYSTEM
 from quarterdeck.daemon import config as settings
 from quarterdeck.daemon.config import Config
 from quarterdeck.dialects.relay import callers, version
+from quarterdeck.dialects.relay import intake as paths
 from quarterdeck.dialects.relay.callers import Door
 from quarterdeck.dialects.relay.dialect import RelayDialect, RelayEdge
+from quarterdeck.dialects.relay.intake import Inlet, IntakeEdge, IntakeGrammar
 from quarterdeck.dialects.relay.parts import Parts
+from quarterdeck.engine.inventory_watcher import INCOMING as INVENTORY_DIRECTORIES
+from quarterdeck.engine.run_logs import INCOMING
+from quarterdeck.relaying.drop_directory import INVENTORIES, REPORTS, Rules
 from quarterdeck.relaying.metrics import Metrics
 from quarterdeck.relaying.nodes_list import Listing, NodesList
 from quarterdeck.relaying.shared_files import SharedFiles
 from quarterdeck.relaying.shared_folder import SharedFolder
+from quarterdeck.relaying.uploads import Uploads
 from quarterdeck.services import relays, system
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Database, Provenance
@@ -32,6 +38,7 @@ log = logging.getLogger(__name__)
 
 #: A node that was accepted is known to the relay after so long at the latest.
 _FRESH_SECONDS = 10.0
+NEW_INVENTORIES, UPDATED_INVENTORIES = INVENTORY_DIRECTORIES
 
 
 def root(config: Config, database: Database) -> RelayEdge:
@@ -81,6 +88,38 @@ def root(config: Config, database: Database) -> RelayEdge:
         threads=anyio.CapacityLimiter(config.threads),
         body_directory=bodies,
     )
+
+
+def intake(config: Config, door: Door) -> IntakeEdge:
+    """Where genuine agents put reports and inventories. The directories are those that somebody watches."""
+    reports, inventories = reports_directory(config) / INCOMING, config.data / "inventories"
+    user, password = config.relay.report_user, config.relay.report_password
+
+    def inlet(directory: Path, rules: Rules, user: str, password: str) -> Inlet:
+        return Inlet(uploads=Uploads(directory, rules), user=user, password=password)
+
+    return IntakeEdge(
+        grammar=IntakeGrammar(),
+        door=door,
+        inlets={
+            paths.REPORTS: inlet(reports, REPORTS, user, password),
+            paths.INVENTORIES: inlet(inventories / NEW_INVENTORIES, INVENTORIES, paths.NEW_USER, paths.NEW_PASSWORD),
+            paths.INVENTORY_UPDATES: inlet(inventories / UPDATED_INVENTORIES, INVENTORIES, user, password),
+        },
+        prefix="",
+        threads=anyio.CapacityLimiter(config.threads),
+        body_directory=config.data / "spool" / "bodies",
+    )
+
+
+def reports_directory(config: Config) -> Path:
+    """Where run logs of genuine agents are dropped, and set aside."""
+    return config.data / "reports"
+
+
+def counters_file(config: Config) -> Path:
+    """Where those who take reports count, for those who are asked how many."""
+    return config.data / "spool" / "counters"
 
 
 def shared_folder(config: Config) -> Path:

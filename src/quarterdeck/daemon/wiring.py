@@ -28,13 +28,15 @@ from quarterdeck.dialects.rudder.parts import Parts as RudderParts
 from quarterdeck.dialects.rundeck.dialect import PREFIX as RUNDECK_PREFIX
 from quarterdeck.dialects.rundeck.dialect import RundeckDialect
 from quarterdeck.dialects.rundeck.parts import Parts as RundeckParts
-from quarterdeck.engine import executions, intake, scheduler, tasks
+from quarterdeck.engine import executions, intake, run_logs, scheduler, tasks
 from quarterdeck.engine.executions import Executions
 from quarterdeck.engine.fetching import Fetcher
 from quarterdeck.engine.following import LOOKS, Follower
 from quarterdeck.engine.inventory_watcher import InventoryWatcher
 from quarterdeck.engine.log_pages import LogPages
 from quarterdeck.formats.signature import SigningKey
+from quarterdeck.relaying.counters import Counters
+from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.spool import Spool
 from quarterdeck.services.executions import RUN_TASK
 from quarterdeck.storage.database import Database
@@ -93,7 +95,10 @@ def application(config: Config) -> Starlette:
             await stack.enter_async_context(relays.tidying(relay.parts.files, config.relay.cleanup_seconds))
             yield
 
-    return mount(dialects, database, threads=config.threads, site=site, relay=relay, lifespan=lifespan)
+    intake_edge = relays.intake(config, relay.parts.door)
+    return mount(
+        dialects, database, threads=config.threads, site=site, relay=relay, intake=intake_edge, lifespan=lifespan
+    )
 
 
 def _watcher(config: Config, database: Database) -> InventoryWatcher:
@@ -158,16 +163,36 @@ def _executions(config: Config, database: Database, site: Site) -> Executions:
 
 @asynccontextmanager
 async def draining(config: Config) -> AsyncIterator[None]:
-    """Reports go from the spool into the database meanwhile, on a thread of their own."""
+    """Reports go into the spool and from there into the database meanwhile, on two threads of their own."""
     stop, database = threading.Event(), Database(config.database_url, pool_size=1)
-    drain = asyncio.create_task(
-        asyncio.to_thread(intake.run, database, report_spool(config), stop, keep_raw=config.reports.keep_raw)
-    )
+    spool, directory = report_spool(config), relays.reports_directory(config)
+    counters = Counters(relays.counters_file(config))
+    threads = [
+        threading.Thread(
+            target=intake.run,
+            args=(database, spool, stop),
+            kwargs={
+                "keep_raw": config.reports.keep_raw,
+                "failed": FailedFiles(directory / run_logs.FAILED),
+                "counters": counters,
+            },
+            name="intake",
+        ),
+        threading.Thread(
+            target=run_logs.run,
+            args=(directory, spool, stop),
+            kwargs={"retention_seconds": config.relay.retention_seconds, "counters": counters},
+            name="run logs",
+        ),
+    ]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stop.set()
-        await drain
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
         database.close()
 
 

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What became of reports and inventories, counted where it happens and read where somebody asks.
 
-The two may be different processes: counters that are given a file keep their numbers in it. One process counts, any
-number read. The names are those that dashboards for relays know (`metrics.py` gives them out).
+The two may be different processes: counters that are given a file keep their numbers in it, and go on there after a
+restart. The names are those that dashboards for relays know (`metrics.py` gives them out).
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import mmap
 import os
 import struct
 import threading
 from bisect import bisect_left
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +34,8 @@ _NAMES = (
     "seconds.more",
     "seconds.sum",
 )
-_SLOTS = {name: number for number, name in enumerate(_NAMES)}
+#: name -> where its number begins
+_SLOTS = {name: number * 8 for number, name in enumerate(_NAMES)}
 _NUMBERS = struct.Struct(f"={len(_NAMES)}d")
 
 
@@ -40,12 +43,14 @@ class Counters:
     """Numbers that only grow, all zero at first. Safe for threads."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """With a path they begin anew in that file, which `read` understands."""
+        """With a path they are in that file, together with those of other processes, and `read` reads them."""
         self._lock = threading.Lock()
-        self._numbers = [0.0] * len(_NAMES)
-        self._shared = _shared(path) if path is not None else None
-        if self._shared is not None:
-            _NUMBERS.pack_into(self._shared, 0, *self._numbers)
+        self._descriptor = _opened(path) if path is not None else -1
+        self._numbers = mmap.mmap(self._descriptor, _NUMBERS.size)
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", -1) >= 0:
+            os.close(self._descriptor)
 
     def report(self, status: ReportStatus, number: int = 1) -> None:
         """So many reports came to an end: kept (or there already), of nobody known, never to be kept, or passed on."""
@@ -71,23 +76,31 @@ class Counters:
 
     def succeeded(self, at: float) -> None:
         """Something went all the way at this moment, a Unix time."""
-        with self._lock:
-            self._put(_SLOTS["last_success"], at)
+        with self._held():
+            self._put("last_success", at)
 
     def snapshot(self) -> dict[str, float]:
-        """All numbers by name, as of one moment."""
-        with self._lock:
-            return dict(zip(_NAMES, self._numbers, strict=True))
+        """All numbers by name."""
+        return dict(zip(_NAMES, _NUMBERS.unpack_from(self._numbers), strict=True))
 
     def _add(self, name: str, number: float) -> None:
-        slot = _SLOTS[name]
-        with self._lock:
-            self._put(slot, self._numbers[slot] + number)
+        with self._held():
+            self._put(name, struct.unpack_from("=d", self._numbers, _SLOTS[name])[0] + number)
 
-    def _put(self, slot: int, number: float) -> None:
-        self._numbers[slot] = number
-        if self._shared is not None:
-            struct.pack_into("=d", self._shared, slot * 8, number)
+    def _put(self, name: str, number: float) -> None:
+        struct.pack_into("=d", self._numbers, _SLOTS[name], number)
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Nobody else changes a number meanwhile, in no process."""
+        with self._lock:
+            if self._descriptor >= 0:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                if self._descriptor >= 0:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
 
 def read(path: Path) -> dict[str, float]:
@@ -106,11 +119,10 @@ def buckets(snapshot: dict[str, float]) -> list[tuple[str, float]]:
     return list(zip([*(str(end) for end in SECONDS), "+Inf"], totals, strict=True))
 
 
-def _shared(path: Path) -> mmap.mmap:
+def _opened(path: Path) -> int:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
+    if os.fstat(descriptor).st_size != _NUMBERS.size:  # new, or of a version that counted other things
+        os.ftruncate(descriptor, 0)
         os.ftruncate(descriptor, _NUMBERS.size)
-        return mmap.mmap(descriptor, _NUMBERS.size)
-    finally:
-        os.close(descriptor)
+    return descriptor

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that agents upload by name into a directory that somebody watches, and the password that lets them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import IO
+
+from quarterdeck.core.errors import Invalid, Unavailable
+from quarterdeck.relaying.drop_directory import Rules
+from quarterdeck.relaying.spool import sync_directory
+
+RESERVE_BYTES = 256 * 1024 * 1024
+_SCHEME = "basic "
+
+
+class Uploads:
+    """One such directory. Safe for threads and processes."""
+
+    def __init__(self, directory: Path, rules: Rules, *, reserve_bytes: int = RESERVE_BYTES) -> None:
+        """`reserve_bytes` of the disk are left free for others."""
+        self.directory = directory
+        self.rules = rules
+        self._reserve = reserve_bytes
+
+    def keep(self, name: str, content: IO[bytes]) -> bool:
+        """Keep an upload, there whole or not at all, and durable when this returns. Whether the name is new.
+
+        Raises Invalid for a name that nobody would take, Unavailable.
+        """
+        if not self.rules.is_ours(name):
+            raise Invalid(f"'{name}' is not the name of a file that is accepted here.")
+        self.rules.check_name(name)
+        try:
+            return self._keep(name, content)
+        except OSError as error:
+            raise Unavailable("The file could not be kept on disk.", detail=str(error)) from error
+
+    def _keep(self, name: str, content: IO[bytes]) -> bool:
+        self.directory.mkdir(mode=0o770, parents=True, exist_ok=True)
+        found = os.statvfs(self.directory)
+        if found.f_bavail * found.f_frsize < self._reserve:
+            message = f"less than {self._reserve} bytes are free below {self.directory}"
+            raise OSError(message)
+        path, temporary = self.directory / name, self.directory / f".upload-{secrets.token_hex(8)}"
+        try:
+            with temporary.open("xb") as file:
+                shutil.copyfileobj(content, file)
+                file.flush()
+                os.fdatasync(file.fileno())
+            new = not os.path.lexists(path)
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(self.directory)
+        return new
+
+
+def is_let_in(authorization: str, user: str, password: str) -> bool:
+    """Whether a header of basic authentication names this user and password; without a password nobody is let in."""
+    if not password or not authorization.lower().startswith(_SCHEME):
+        return False
+    try:
+        given = base64.b64decode(authorization[len(_SCHEME) :].strip(), validate=True)
+    except (ValueError, binascii.Error):
+        return False
+    return hmac.compare_digest(given, f"{user}:{password}".encode())
