@@ -132,7 +132,7 @@ def test_a_worker_can_end_without_its_database(cut: Cut, tmp_path: Path) -> None
                 time.sleep(0.5)
             took = time.monotonic() - began
 
-    assert took < 8
+    assert took < 20  # the command itself would take ten minutes
     with cut.world.worker():
         assert cut.world.ended(execution).state is State.FAILED
     assert cut.runs() == ["1a"]

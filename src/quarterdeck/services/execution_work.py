@@ -159,7 +159,9 @@ def _claimed(ctx: Context, execution_id: int, epoch: int, *, taken_over: bool) -
     selection = select(mine, work.job, work.options, work.execution.nodes)
     if work.execution.nodes is None:
         ctx.store.executions.set_nodes(execution_id, epoch, [one.resource.name for one in selection.nodes])
-    number, offset, _ = ctx.store.logs.end(execution_id)
+    # Of what nobody had before there is neither a log nor a step.
+    is_new = epoch == 1
+    number, offset, _ = (0, 0, None) if is_new else ctx.store.logs.end(execution_id)
     return Claimed(
         execution=work.execution,
         job=work.job,
@@ -167,7 +169,7 @@ def _claimed(ctx: Context, execution_id: int, epoch: int, *, taken_over: bool) -
         epoch=epoch,
         account=account,
         selection=selection,
-        steps=tuple(ctx.store.executions.steps(execution_id)),
+        steps=() if is_new else tuple(ctx.store.executions.steps(execution_id)),
         taken_over=taken_over,
         log_end=(number, offset),
     )
@@ -293,13 +295,13 @@ def _opened(ctx: Context, nodes: tuple[NodeWay, ...], left_out: tuple[str, ...])
     names = {name for way in ways for name in (way.key_secret, way.passphrase_secret) if name}
     addresses = {hop.address for way in ways for hop in (way.hop, *way.jumps)}
     trusted: dict[Address, tuple[str, ...]] = {}
-    for record in ctx.store.host_keys.of(addresses):
+    for record in ctx.store.host_keys.of(addresses) if addresses else ():
         if record.trusted:
             trusted[record.address] = (*trusted.get(record.address, ()), record.key)
     return Selection(
         nodes=nodes,
         left_out=left_out,
-        secrets=ctx.store.secrets.among(names),
+        secrets=ctx.store.secrets.among(names) if names else {},
         host_keys=trusted,
     )
 

@@ -81,6 +81,7 @@ class Database:
             hide_parameters=True,  # errors are logged, and what is written may be secret
             json_serializer=lambda value: msgspec.json.encode(value).decode(),
             json_deserializer=msgspec.json.decode,
+            connect_args=driver.NETWORK,
         )
 
     @contextmanager

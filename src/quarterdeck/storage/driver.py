@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from quarterdeck.storage.database import Store
 
 
+#: What every connection tells libpq: a database that is cut off is noticed after some ten seconds (idle + interval x
+#: count), not after the hours that TCP would wait. The server's end has settings of its own.
+NETWORK: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 11_000,
+}
+
 #: character_not_in_repertoire, untranslatable_character
 _TEXT_STATES = ("22021", "22P05")
 #: numeric_value_out_of_range

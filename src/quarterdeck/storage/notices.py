@@ -11,12 +11,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import sqlalchemy
 from sqlalchemy import make_url
 
+from quarterdeck.storage.driver import NETWORK
 from quarterdeck.storage.workers import LOCK_CLASS
 
 if TYPE_CHECKING:
@@ -26,14 +27,6 @@ log = logging.getLogger(__name__)
 
 _CHANNEL = "quarterdeck"
 _RECONNECT_SECONDS = 1.0
-#: A host that is gone is noticed after idle + count x interval seconds, on both sides.
-_KEEPALIVE: dict[str, Any] = {
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 11_000,
-    "connect_timeout": 10,
-}
 
 
 def execution_changed(store: Store, *execution_ids: int) -> None:
@@ -86,7 +79,7 @@ async def _connected(url: str) -> AsyncIterator[psycopg.AsyncConnection[tuple[ob
     target = make_url(url).set(drivername="postgresql")
     plain = target.render_as_string(hide_password=False)
     async with await psycopg.AsyncConnection.connect(
-        plain, autocommit=True, application_name="quarterdeck listener", **_KEEPALIVE
+        plain, autocommit=True, application_name="quarterdeck listener", **NETWORK
     ) as connection:
         # The server's side too: a worker on a lost host must not seem to live for hours.
         await connection.execute(

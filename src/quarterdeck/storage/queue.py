@@ -25,7 +25,7 @@ import sqlalchemy
 from psycopg.rows import dict_row
 from sqlalchemy import make_url
 
-from quarterdeck.storage.driver import raw_connection, translated
+from quarterdeck.storage.driver import NETWORK, raw_connection, translated
 
 if TYPE_CHECKING:
     from pgqueuer.adapters.persistence import qb
@@ -238,7 +238,9 @@ def _connection(url: str) -> contextlib.AbstractAsyncContextManager[psycopg.Asyn
 
 @contextlib.asynccontextmanager
 async def _closing(plain: str) -> Any:
-    connection = await psycopg.AsyncConnection.connect(plain, autocommit=True, application_name="quarterdeck worker")
+    connection = await psycopg.AsyncConnection.connect(
+        plain, autocommit=True, application_name="quarterdeck worker", **NETWORK
+    )
     try:
         yield connection
     finally:
