@@ -18,6 +18,8 @@ from quarterdeck.web.operation import Answer, Excerpt, Request
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _FILE_PIECE = 256 * 1024
+#: Their length would be that of another answer.
+_WITHOUT_LENGTH = frozenset({204, 304})
 
 
 async def write(send: Send, answer: Answer, request: Request, receive: Receive) -> None:
@@ -34,7 +36,7 @@ async def _write(send: Send, answer: Answer, request: Request, receive: Receive)
     headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in answer.headers]
     headers.append((b"X-Request-Id", request.request_id.encode()))
     length = _length(answer.body)
-    if length is not None:
+    if length is not None and answer.status not in _WITHOUT_LENGTH:
         headers.append((b"Content-Length", str(length).encode()))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     if isinstance(answer.body, bytes):

@@ -40,8 +40,7 @@ class RelayDialect:
         return envelope.success(operation.name, reply.data)
 
     def refuse(self, operation: Operation | None, request: Request, error: QuarterdeckError | None) -> Answer:
-        refused_there = operation is not None and request.memo.get(_ADMITTED)
-        if operation is not None and refused_there and operation.options.get("envelope"):
+        if operation is not None and operation.options.get("envelope") and request.memo.get(_ADMITTED):
             return envelope.failure(operation.name, error)
         return envelope.error(error)
 

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every operation says whom it is for, and turns everybody else away before anything else happens."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from tests.dialects.relay.conftest import API, INSIDE, LOOPBACK, OUTSIDE, Relay
+
+from quarterdeck.dialects.relay.callers import Callers
+from quarterdeck.dialects.relay.chapters import OPERATIONS
+from quarterdeck.web.operation import Operation
+
+BY_NAME = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.name)
+
+
+def ask(relay: Relay, operation: Operation, address: str) -> int:
+    path = re.sub(r"\{\w+\}", "x", operation.path)
+    prefix = "" if operation.options.get("beside") else API
+    return relay.ask(operation.method, f"{prefix}{path}?ttl=1d&hash=aa", at=address).status_code
+
+
+@BY_NAME
+def test_strangers_from_elsewhere_may_call_nothing(operation: Operation, root: Relay) -> None:
+    assert ask(root, operation, OUTSIDE) == 403
+
+
+@BY_NAME
+def test_addresses_open_what_the_row_says(operation: Operation, root: Relay) -> None:
+    opened = {address for address in (LOOPBACK, INSIDE) if ask(root, operation, address) not in (401, 403)}
+
+    assert (
+        opened
+        == {
+            Callers.HOST: {LOOPBACK},
+            Callers.NODES: {LOOPBACK, INSIDE},
+            Callers.PROVEN: set(),
+        }[operation.options["callers"]]
+    )
+
+
+def test_rights_stand_on_what_is_for_this_machine() -> None:
+    for one in OPERATIONS:
+        assert (one.right is not None) == (one.options["callers"] is Callers.HOST), one.name
