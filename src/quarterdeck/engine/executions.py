@@ -41,7 +41,7 @@ from quarterdeck.engine.ssh_access import Access
 from quarterdeck.engine.transports import HostKey, Transport
 from quarterdeck.services import execution_work, executions
 from quarterdeck.services.context import Context
-from quarterdeck.services.execution_work import Claimed, Local, Look, NodeWay, Referenced, Selection
+from quarterdeck.services.execution_work import Claimed, Fleet, Local, Look, NodeWay, Referenced, Selection
 from quarterdeck.storage import notices
 from quarterdeck.storage.sealing import WrongKey
 
@@ -56,6 +56,8 @@ _REST_SECONDS = 0.05
 GONE_SECONDS = 4.0
 #: What a worker that ends still gives the database to take what was written.
 LEAVE_SECONDS = 3.0
+#: How old the nodes may be that a referenced job sees.
+_FLEET_SECONDS = 2.0
 _RETRY_SECONDS = 0.5
 _MOST_CONFLICTS = 20
 #: One writes what happens, the others claim, look and finish.
@@ -428,6 +430,9 @@ class _Surroundings:
 
     def __init__(self, of: Executions, claimed: Claimed) -> None:
         self._of, self._claimed = of, claimed
+        #: a job that is referred to on ten thousand nodes does not read ten thousand nodes each time
+        self._fleet: Fleet | None = None
+        self._fleet_until = 0.0
 
     def transport(self, way: NodeWay, selection: Selection) -> Transport:
         return self._of.transport(way, selection)
@@ -437,9 +442,14 @@ class _Surroundings:
 
     async def refer(self, reference: JobRef, values: Values, chain: tuple[int, ...]) -> Referenced:
         project = self._claimed.execution.project
-        return await self._of.unit_as(
-            self._claimed, lambda ctx: execution_work.refer(ctx, reference, project, values, chain)
-        )
+        now = asyncio.get_running_loop().time()
+
+        def found(ctx: Context) -> Referenced:
+            if now >= self._fleet_until:
+                self._fleet, self._fleet_until = execution_work.fleet(ctx, project), now + _FLEET_SECONDS
+            return execution_work.refer(ctx, reference, project, values, chain, self._fleet)
+
+        return await self._of.unit_as(self._claimed, found)
 
     async def host_keys_seen(self, keys: Sequence[HostKey], *, trusted: bool) -> None:
         def see(ctx: Context) -> None:

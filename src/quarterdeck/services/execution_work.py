@@ -200,32 +200,56 @@ def is_draining(ctx: Context, worker: int) -> bool:
 # -- nodes ------------------------------------------------------------------------------------
 
 
-def select(ctx: Context, job: Job, values: Mapping[str, str], preset: Sequence[str] | None = None) -> Selection:
-    """The nodes that a job runs on, or those named in `preset`, in order, as far as the caller may run there."""
-    project = ctx.store.projects.find(job.project)
-    if project is None:
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A project with its nodes, as they were at one moment."""
+
+    project: Project
+    nodes: tuple[Resource, ...]
+
+
+def fleet(ctx: Context, name: str) -> Fleet | None:
+    """The project with its nodes; None when it is gone."""
+    project = ctx.store.projects.find(name)
+    return None if project is None else Fleet(project, tuple(resources.of_project(ctx, project)))
+
+
+def select(
+    ctx: Context,
+    job: Job,
+    values: Mapping[str, str],
+    preset: Sequence[str] | None = None,
+    *,
+    known: Fleet | None = None,
+) -> Selection:
+    """The nodes that a job runs on, or those named in `preset`, in order, as far as the caller may run there.
+
+    `known` are the nodes of the project if somebody has just looked.
+    """
+    known = known or fleet(ctx, job.project)
+    if known is None:
         return Selection()
-    known = resources.of_project(ctx, project)
+    project = known.project
     if preset is not None:
-        return _opened(ctx, tuple(_preset(ctx, project, known, preset)), ())
-    allowed = access.nodes(ctx, project.name, _filtered(ctx, job, values, known), "run")
+        return _opened(ctx, tuple(_preset(ctx, known, preset)), ())
+    allowed = access.nodes(ctx, project.name, _filtered(ctx, job, values, known.nodes), "run")
     ways = [NodeWay(one, _way(ctx, project, one)) for one in allowed]
     unreachable = {one.resource.name for one in ways if isinstance(one.way, NoWay) and _is_inventoried(one.resource)}
     kept = tuple(one for one in ways if one.resource.name not in unreachable)
     return _opened(ctx, kept, tuple(sorted(unreachable)))
 
 
-def _preset(ctx: Context, project: Project, known: Iterable[Resource], names: Sequence[str]) -> Iterator[NodeWay]:
+def _preset(ctx: Context, known: Fleet, names: Sequence[str]) -> Iterator[NodeWay]:
     """In this order; a node that is not in the project any more keeps its place, so that its end is told."""
-    by_name = {one.name: one for one in known}
+    by_name = {one.name: one for one in known.nodes}
     found = [by_name.get(name) or Resource(name) for name in names]
-    allowed = {one.name for one in access.nodes(ctx, project.name, found, "run")}
+    allowed = {one.name for one in access.nodes(ctx, known.project.name, found, "run")}
     for one in found:
         refused = NoWay(_NOT_ALLOWED.format(user=ctx.account.name))
-        yield NodeWay(one, _way(ctx, project, one) if one.name in allowed else refused)
+        yield NodeWay(one, _way(ctx, known.project, one) if one.name in allowed else refused)
 
 
-def _filtered(ctx: Context, job: Job, values: Mapping[str, str], known: list[Resource]) -> list[Resource]:
+def _filtered(ctx: Context, job: Job, values: Mapping[str, str], known: Sequence[Resource]) -> list[Resource]:
     if job.node_filter is None:
         return [one for one in known if one.name == ctx.site.node.name]
     groups = job_context.context(values, {})
@@ -320,7 +344,9 @@ class Referenced:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
-def refer(ctx: Context, reference: JobRef, project: str, values: Values, chain: tuple[int, ...]) -> Referenced:
+def refer(
+    ctx: Context, reference: JobRef, project: str, values: Values, chain: tuple[int, ...], known: Fleet | None = None
+) -> Referenced:
     """The job that a step refers to, ready to run in the caller's name. Raises Invalid, Forbidden."""
     candidates = [saved.job for saved in ctx.store.jobs.at(project, reference.group, reference.name)]
     job = job_references.find(reference, project, candidates)
@@ -328,7 +354,9 @@ def refer(ctx: Context, reference: JobRef, project: str, values: Values, chain: 
     inner = job_references.entered(chain, job)
     given = job_references.arguments(reference, job, values)
     hidden = tuple(options.secrets(job.options, given))
-    return Referenced(job=job, options=given, selection=select(ctx, job, given), chain=inner, secrets=hidden)
+    return Referenced(
+        job=job, options=given, selection=select(ctx, job, given, known=known), chain=inner, secrets=hidden
+    )
 
 
 def outcomes(steps: Iterable[NodeStep]) -> list[executions.Outcome]:
