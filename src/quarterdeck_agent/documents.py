@@ -40,6 +40,16 @@ PATH_POLICY = PATH_PREFIX + "/policy"
 PATH_REPORTS = PATH_PREFIX + "/reports"
 PATH_INVENTORIES = PATH_PREFIX + "/inventories"
 PATH_AGENT_FILE = PATH_PREFIX + "/quarterdeck-agent.pyz"
+#: An agent that listens holds a POST here (no body); answered with a `Wake` within HOLD_SECONDS.
+PATH_WAKE = PATH_PREFIX + "/wake"
+#: Below it, what a run prints goes to `<run id>/output` (see `output_path`); answered with a `Taken`.
+PATH_REMOTE_RUNS = PATH_PREFIX + "/remote-runs"
+
+HOLD_SECONDS = 55
+#: At least this often an agent at work sends a piece of output, perhaps an empty one.
+BEAT_SECONDS = 20
+#: Longest piece of output.
+MAX_PIECE_BYTES = 64 * 1024
 
 #: Largest payload, in bytes after decompression, that either side reads.
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
@@ -215,6 +225,27 @@ class Enrolled(TypedDict):
     policy_key: str
 
 
+class Wake(TypedDict, total=False):
+    """Answer to an agent that waits."""
+
+    #: idle: nothing to do, ask again | run: the keys below | replaced: another process of this node asks
+    status: str
+    run: str
+    #: What is defined during the run, beside all else.
+    conditions: List[str]
+    #: True: change nothing, send no report.
+    audit: bool
+    #: False: nobody wants to read what the run prints.
+    output: bool
+
+
+class Taken(TypedDict):
+    """Answer to a piece of output."""
+
+    #: received | unwanted: nobody reads any more, go on without output | again: send the same piece again
+    status: str
+
+
 class Refusal(TypedDict, total=False):
     """Body of every refused agent request (JSON)."""
 
@@ -258,6 +289,15 @@ def canonical(document: Any) -> bytes:
 def digest(data: bytes) -> str:
     """SHA-256 of `data` in lower-case hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def output_path(run: str, number: int, status: Optional[int] = None) -> str:
+    """Where piece `number` of a run's output is sent, with the exit status when it is the last.
+
+    Pieces are counted from 0; piece 0 is empty and says that the run begins.
+    """
+    last = "" if status is None else f"&status={status}"
+    return f"{PATH_REMOTE_RUNS}/{run}/output?number={number}{last}"
 
 
 def request_message(method: str, target: str, node: str, time: str, nonce: str, body: bytes) -> bytes:

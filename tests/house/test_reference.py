@@ -21,7 +21,7 @@ from quarterdeck.web.operation import Operation
 REFERENCE = Path(__file__).parent.parent / "reference"
 #: How many operations of the Rudder reference are not served yet. Lower it when it shrinks; never raise it.
 NOT_YET = 80
-RELAY_NOT_YET = 4
+RELAY_NOT_YET = 1
 
 
 def shape(method: str, path: str) -> tuple[str, str]:

@@ -31,6 +31,8 @@ Authorize = Callable[[str, str], None]
 CERTIFICATE_HEADER = "x-ssl-client-cert"
 TOKEN_HEADER = "x-api-token"  # noqa: S105  # the name of a header
 _BEARER = "bearer "
+#: What nginx and Apache pass on for a client that shows none.
+_NO_CERTIFICATE = ("", "(null)")
 _FORWARDED = ("x-forwarded-for", "forwarded", "x-real-ip")
 _SIGNED = (agent.HEADER_NODE, agent.HEADER_TIME, agent.HEADER_NONCE, agent.HEADER_SIGNATURE)
 
@@ -40,10 +42,16 @@ class Callers(enum.StrEnum):
 
     #: this machine, and holders of the row's right
     HOST = "host"
+    #: those, and the policy server above this relay
+    UPSTREAM = "upstream"
     #: nodes from allowed networks, or that prove who they are
     NODES = "nodes"
     #: nodes from allowed networks that prove who they are
     PROVEN = "proven"
+
+
+#: Rows that are not for nodes.
+_UNASKED = (Callers.HOST, Callers.UPSTREAM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +83,9 @@ class Door:
 
     def glance(self, operation: Operation, request: Request) -> None:
         """Refuse whom nothing can help, before anybody reads what they send. Raises Forbidden, Unauthenticated."""
-        if operation.options["callers"] == Callers.HOST:
-            if not _is_this_machine(request) and not _token(request):
+        callers = operation.options["callers"]
+        if callers in _UNASKED:
+            if not self._needs_no_token(callers, request) and not _token(request):
                 raise Forbidden("This is for this machine, or for holders of a token.")
         elif not self._may_come(request):
             raise Forbidden(f"Nodes may not come from {request.client}.")
@@ -85,8 +94,8 @@ class Door:
         """Who calls, when they may call this. Raises Forbidden, Unauthenticated, Invalid."""
         self.glance(operation, request)
         callers = operation.options["callers"]
-        if callers == Callers.HOST:
-            if not _is_this_machine(request):
+        if callers in _UNASKED:
+            if not self._needs_no_token(callers, request):
                 self._require_right(request, operation.right or "")
             return self._caller(request, None)
         node = self._proven(request)
@@ -94,8 +103,16 @@ class Door:
             raise Forbidden("This is for nodes that prove who they are.")
         return self._caller(request, node)
 
+    def _needs_no_token(self, callers: Callers, request: Request) -> bool:
+        return _is_this_machine(request) or (callers == Callers.UPSTREAM and request.client in self.upstream)
+
     def _caller(self, request: Request, node: NodeId | None) -> Caller:
-        return Caller(address=request.client, node=node, upstream=request.client in self.upstream)
+        upstream = request.client in self.upstream or (node is not None and node == self._server())
+        return Caller(address=request.client, node=node, upstream=upstream)
+
+    def _server(self) -> NodeId | None:
+        """The server above this one, where it signs its requests."""
+        return self.nodes.current().server
 
     def _require_right(self, request: Request, right: str) -> None:
         if self.authorize is None:
@@ -103,7 +120,9 @@ class Door:
         self.authorize(_token(request), right)
 
     def _may_come(self, request: Request) -> bool:
-        return self._is_allowed(request) or (not self.networks and _claims_to_sign(request))
+        if self._is_allowed(request) or not _claims_to_sign(request):
+            return self._is_allowed(request)
+        return not self.networks or request.headers.get(agent.HEADER_NODE.lower(), "") == self._server()
 
     def _is_allowed(self, request: Request) -> bool:
         """Whether a node may come from this address."""
@@ -116,7 +135,7 @@ class Door:
         if _claims_to_sign(request):
             return self.gate.admit(_signed(request))
         text = request.headers.get(self.certificate_header, "")
-        return self._certified(text) if text else None
+        return self._certified(text) if text not in _NO_CERTIFICATE else None
 
     def _certified(self, text: str) -> NodeId:
         """The node whose certificate this is. Raises Forbidden unless the key in it is known to be the node's."""

@@ -12,9 +12,6 @@ section = Section("Not yet", {"callers": Callers.NODES, "max_body": 1024 * 1024}
 
 
 @section.operation("getDscPolicies", "GET", "/policies/{nodeId}/rules/dsc/rudder.zip", right=None, since=1)
-@section.operation("remoteRunNode", "POST", "/remote-run/nodes/{nodeId}", right=None, since=1)
-@section.operation("remoteRunNodes", "POST", "/remote-run/nodes", right=None, since=1)
-@section.operation("remoteRunAll", "POST", "/remote-run/all", right=None, since=1)
 def refuse(visit: Visit, request: Request) -> Answer:
     """Answer that this is not served yet."""
     raise NotImplementedYet("This operation is not served yet.")

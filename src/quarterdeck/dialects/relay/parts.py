@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from quarterdeck.dialects.relay.callers import Caller, Door
 from quarterdeck.relaying.metrics import Metrics
 from quarterdeck.relaying.nodes_list import NodesList
+from quarterdeck.relaying.remote_runs import RemoteRuns
 from quarterdeck.relaying.shared_files import SharedFiles
 from quarterdeck.relaying.shared_folder import SharedFolder
 
@@ -27,6 +28,8 @@ class Parts:
     door: Door
     checks: Mapping[str, Check] = field(default_factory=dict)
     reloads: tuple[Callable[[], None], ...] = ()
+    #: None where nobody can be asked to run
+    remote_runs: RemoteRuns | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

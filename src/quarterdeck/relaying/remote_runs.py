@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs of agents on demand, over the whole tree: nodes served here by the first way that reaches them, the others by
+the relay they are behind; everything at the same time, and the output put together line by line.
+
+The order of tries for a node is: its agent, when it waits here; then the other ways, as they were given; then a line
+that says that there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from quarterdeck.core import remote_runs
+from quarterdeck.core.errors import QuarterdeckError, Unavailable
+from quarterdeck.core.ids import NodeId
+from quarterdeck.core.relays import ListedNode, Split
+from quarterdeck.core.remote_runs import Form, Order, Wanted
+from quarterdeck.relaying.nodes_list import NodesList
+from quarterdeck.relaying.waiting_agents import Ended, WaitingAgents
+
+log = logging.getLogger(__name__)
+
+#: Pieces of output that wait to be read, of all nodes together; a piece is no longer than what an agent buffers.
+_PIECES = 64
+_LONGEST_LINE = 64 * 1024
+_NO_WAY = "there is no way to reach it: {}"
+_BY_ITSELF = "It runs by itself at its next interval."
+
+#: Asks a neighbouring relay for runs: the relay, its line of the list, the end of the path (`all` or `nodes`), the
+#: form; what it answers, piece by piece. Raises an error of ours when it does not answer, or refuses.
+Hop = Callable[[NodeId, ListedNode, Literal["all", "nodes"], Mapping[str, str]], AsyncGenerator[bytes, None]]
+
+
+class Way(Protocol):
+    """A way to nodes whose agents do not wait here."""
+
+    name: str
+
+    def run(self, node: NodeId, hostname: str, order: Order) -> AsyncGenerator[bytes | Ended, None]:
+        """What the agent prints, and at last how it ended.
+
+        Raises Unavailable before anything else when it does not reach the node.
+        """
+
+
+class _Telling:
+    """How what happens is told in one of the forms, each piece whole lines."""
+
+    def __init__(self, form: Form) -> None:
+        self._json = form is Form.JSON
+
+    def output(self, node: NodeId, hostname: str, lines: bytes) -> bytes:
+        if not self._json:
+            return lines
+        texts = lines.decode(errors="replace").split("\n")[:-1]
+        return b"".join(_line(node, hostname, text=text) for text in texts)
+
+    def end(self, node: NodeId, hostname: str, end: Ended) -> bytes:
+        if self._json:
+            told = {"problem": end.problem} if end.problem else {"status": end.status}
+            return _line(node, hostname, **told)
+        return f"{hostname}: {end.problem}\n".encode() if end.problem else b""
+
+    def relay_failed(self, relay: NodeId, hostname: str, problem: str) -> bytes:
+        """Peers say nothing of it."""
+        return _line(relay, hostname, problem=problem) if self._json else b""
+
+
+def _line(node: NodeId, hostname: str, **told: Any) -> bytes:
+    return msgspec.json.encode({"node": node, "hostname": hostname, **told}) + b"\n"
+
+
+@dataclass(kw_only=True)
+class RemoteRuns:
+    """What this server or relay does for those who want agents to run. Calls are safe for threads.
+
+    Without a `hop`, nodes behind relays are not reached.
+    """
+
+    nodes: NodesList
+    agents: WaitingAgents
+    hop: Hop | None = None
+    ways: Sequence[Way] = ()
+    enabled: bool = True
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Meanwhile, runs may be started that nobody waits for; those of other ways end with this."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            yield
+        finally:
+            self._loop = None
+            await _cancelled(self._tasks)
+
+    # -- the relay API --------------------------------------------------------------------
+
+    def ask(self, wanted: Wanted) -> AsyncGenerator[bytes, None]:
+        """Have agents run; what is told of it. Nodes that are unknown are logged and left out."""
+        topology = self.nodes.current().topology
+        split = topology.split_all() if wanted.nodes is None else topology.split(wanted.nodes)
+        for node in split.unknown:
+            log.warning("Node %s is not asked to run: it is not below this server", node[:80])
+        return self._asked(split, wanted)
+
+    async def _asked(self, split: Split, wanted: Wanted) -> AsyncGenerator[bytes, None]:
+        sources = self._sources(split, wanted)
+        if wanted.asynchronous and not wanted.keep_output:
+            for source in sources:
+                self._keep(_drained(source))
+            return
+        async with aclosing(_merged(sources)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    def _sources(self, split: Split, wanted: Wanted) -> list[AsyncGenerator[bytes, None]]:
+        here = [self._run_here(node, self._hostname(node), wanted.order, wanted.form) for node in split.here]
+        return here + [self._run_behind(relay, nodes, wanted) for relay, nodes in split.behind.items()]
+
+    # -- one node, and one relay ----------------------------------------------------------
+
+    async def _run_here(self, node: NodeId, hostname: str, order: Order, form: Form) -> AsyncGenerator[bytes, None]:
+        """Output and end of one node's run; nothing but problems when no output is wanted."""
+        telling = _Telling(form)
+        async with aclosing(self._first_way(node, hostname, order)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Ended):
+                    if piece.problem:
+                        log.warning("Run of node %s: %s", node, piece.problem)
+                    if order.output:
+                        yield telling.end(node, hostname, piece)
+                elif order.output:
+                    yield telling.output(node, hostname, piece)
+
+    async def _first_way(self, node: NodeId, hostname: str, order: Order) -> AsyncGenerator[bytes | Ended, None]:
+        refusals = []
+        for way in (self._over_agent, *(one.run for one in self.ways)):
+            answered = False
+            try:
+                async with aclosing(_lines(way(node, hostname, order))) as pieces:
+                    async for piece in pieces:
+                        answered = True
+                        yield piece
+            except Unavailable as error:
+                if answered:
+                    yield Ended(problem=error.message)
+                    return
+                refusals.append(error.message)
+            else:
+                return
+        yield Ended(problem=_NO_WAY.format(" ".join(refusals)))
+
+    async def _over_agent(self, node: NodeId, hostname: str, order: Order) -> AsyncGenerator[bytes | Ended, None]:
+        run = self.agents.wake(node, order)
+        async with aclosing(self.agents.follow(run)) as pieces:
+            async for piece in pieces:
+                yield piece
+        yield run.end or Ended(problem="its end is not known.")
+
+    async def _run_behind(self, relay: NodeId, nodes: Sequence[NodeId], wanted: Wanted) -> AsyncGenerator[bytes, None]:
+        """What a relay answers. One that does not answer adds nothing."""
+        listed = self.nodes.current().topology.nodes.get(relay)
+        try:
+            if self.hop is None or listed is None:
+                raise Unavailable("this server has no way to relays.")
+            where: Literal["all", "nodes"] = "all" if wanted.nodes is None else "nodes"
+            async with aclosing(_lines(self.hop(relay, listed, where, wanted.fields(nodes)))) as pieces:
+                async for piece in pieces:
+                    assert isinstance(piece, bytes)
+                    yield piece
+        except QuarterdeckError as error:
+            log.warning("Relay %s does not pass a remote run on: %s", relay, error.message)
+            yield _Telling(wanted.form).relay_failed(relay, self._hostname(relay), error.message)
+
+    def _hostname(self, node: NodeId) -> str:
+        listed = self.nodes.current().topology.nodes.get(node)
+        return listed.hostname if listed is not None else node
+
+    # -- the Rudder API -------------------------------------------------------------------
+
+    def start(self, nodes: Mapping[NodeId, str], classes: Sequence[str]) -> dict[NodeId, str]:
+        """Have the agents of these nodes (hostnames by id) run; for those that do not start, why. Raises Invalid."""
+        wanted = Wanted(nodes=tuple(nodes), conditions=remote_runs.check_conditions(classes), asynchronous=True)
+        split = self.nodes.current().topology.split(nodes)
+        problems: dict[NodeId, str] = {}
+        for node in (*split.here, *split.unknown):
+            if (problem := self._started(node, nodes[node], wanted.order)) is not None:
+                problems[node] = problem
+        for relay, some in split.behind.items():
+            if self.hop is None or not self._spawn(_drained(self._run_behind(relay, some, wanted))):
+                problems |= dict.fromkeys(some, f"it is behind relay {relay}, which is not reached. {_BY_ITSELF}")
+        return problems
+
+    def follow(self, node: NodeId, hostname: str, classes: Sequence[str]) -> AsyncGenerator[bytes, None]:
+        """Have one agent run; what it prints. Raises Unavailable when nothing reaches it, and Invalid."""
+        conditions = remote_runs.check_conditions(classes)
+        wanted = Wanted(nodes=(node,), conditions=conditions, asynchronous=True, keep_output=True)
+        split = self.nodes.current().topology.split([node])
+        for relay in split.behind:
+            if self.hop is None:
+                raise _unreachable(node, f"it is behind relay {relay}, which is not reached.")
+            return _merged([self._run_behind(relay, (node,), wanted)])
+        if not self.ways and not self.agents.reaches(node):
+            raise _unreachable(node, "its agent does not wait here for orders (quarterdeck-agent listen).")
+        return _merged([self._run_here(node, hostname, wanted.order, wanted.form)])
+
+    def _started(self, node: NodeId, hostname: str, order: Order) -> str | None:
+        try:
+            self.agents.wake(node, order)
+        except Unavailable as error:
+            if self.ways and self._spawn(_drained(self._run_here(node, hostname, order, Form.TEXT))):
+                return None
+            return f"{_NO_WAY.format(error.message)} {_BY_ITSELF}"
+        return None
+
+    # -- what nobody waits for ------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Let it go on by itself; from any thread. Whether it does."""
+        loop = self._loop
+        if loop is None:
+            work.close()
+            return False
+        loop.call_soon_threadsafe(self._keep, work)
+        return True
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _unreachable(node: NodeId, why: str) -> Unavailable:
+    return Unavailable(f"Node '{node}' can not be asked to run: {why} {_BY_ITSELF}")
+
+
+async def _drained(source: AsyncGenerator[bytes, None]) -> None:
+    async for _ in source:
+        pass
+
+
+async def _merged(sources: Sequence[AsyncGenerator[bytes, None]]) -> AsyncGenerator[bytes, None]:
+    """All that the sources give, as it comes; when nobody reads any more, they are closed."""
+    pieces: asyncio.Queue[bytes | None] = asyncio.Queue(_PIECES)
+    tasks = {asyncio.create_task(_fed(source, pieces)) for source in sources}
+    left = len(tasks)
+    try:
+        while left:
+            piece = await pieces.get()
+            if piece is None:
+                left -= 1
+            elif piece:
+                yield piece
+    finally:
+        await _cancelled(tasks)
+
+
+async def _fed(source: AsyncGenerator[bytes, None], pieces: asyncio.Queue[bytes | None]) -> None:
+    try:
+        async with aclosing(source) as given:
+            async for piece in given:
+                await pieces.put(piece)
+    except Exception:
+        # One source's fault must not cost the others'.
+        log.exception("A remote run broke off")
+    await pieces.put(None)
+
+
+async def _cancelled(tasks: set[asyncio.Task[None]]) -> None:
+    for task in list(tasks):
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _lines(source: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    """The same text cut behind line feeds, so that lines of several nodes never mix; what is no text passes."""
+    rest = b""
+    async with aclosing(source) as given:
+        async for piece in given:
+            if not isinstance(piece, bytes):
+                if rest:
+                    yield rest + b"\n"
+                    rest = b""
+                yield piece
+                continue
+            whole, feed, rest = (rest + piece).rpartition(b"\n")
+            if feed:
+                yield whole + feed
+            if len(rest) > _LONGEST_LINE:
+                yield rest + b"\n"
+                rest = b""
+    if rest:
+        yield rest + b"\n"

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Agents that wait here to be told to run, and what they print while they do.
+
+An agent holds one request open; who waits costs no thread. Orders for a node that is busy wait in a short line. Output
+goes through a bounded buffer: while it is full, the agent is told to send the same again. Safe for threads and for
+several event loops: state changes under one lock, and who waits is woken on the loop where they wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from quarterdeck.core.errors import Conflict, NotFound, Unavailable
+from quarterdeck.core.ids import NodeId
+from quarterdeck.core.remote_runs import Order
+from quarterdeck.formats import agent
+
+T = TypeVar("T")
+
+Verdict = Literal["received", "unwanted", "again"]
+
+#: Orders of one node that wait behind its present run.
+MOST_ORDERS = 8
+#: Output of one run that nobody has read yet.
+BUFFER_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """How long what may take, in seconds."""
+
+    #: how long a request of an agent that waits is held
+    hold: float = agent.HOLD_SECONDS
+    #: how long an agent may take to ask again
+    back: float = 10.0
+    #: how long a piece of output waits for room
+    room: float = 20.0
+    #: an agent at work says something, perhaps that there is nothing new, at least this often
+    silence: float = 3.0 * agent.BEAT_SECONDS
+    #: the longest run, and the longest wait for one
+    run: float = 3600.0
+    #: who reads output looks this often whether the agent is still there
+    look: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended: the agent's exit status, or in `problem` why nobody knows."""
+
+    status: int | None = None
+    problem: str = ""
+
+
+class _Bell:
+    """Wakes those who wait for something, each on their own event loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ears: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+
+    def ring(self) -> None:
+        with self._lock:
+            ears = list(self._ears.items())
+        for event, loop in ears:
+            with suppress(RuntimeError):  # a loop that was closed
+                loop.call_soon_threadsafe(event.set)
+
+    async def until(self, look: Callable[[], T | None], seconds: float) -> T | None:
+        """What `look` finds, as soon as it finds something; None after so long."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        with self._heard(loop) as event:
+            while (found := look()) is None and (rest := deadline - loop.time()) > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(rest):
+                        await event.wait()
+                event.clear()
+            return found
+
+    @contextmanager
+    def _heard(self, loop: asyncio.AbstractEventLoop) -> Iterator[asyncio.Event]:
+        event = asyncio.Event()
+        with self._lock:
+            self._ears[event] = loop
+        try:
+            yield event
+        finally:
+            with self._lock:
+                del self._ears[event]
+
+
+class Run:
+    """A run that one node was asked for. Only this module changes it."""
+
+    def __init__(self, node: NodeId, order: Order, now: float) -> None:
+        self.id = str(uuid.uuid4())
+        self.node = node
+        self.order = order
+        self.end: Ended | None = None
+        self.begun = False
+        self.wanted = order.output
+        self.since = self.heard = now
+        #: the number of the piece that comes next
+        self.next = 0
+        self.text: deque[bytes] = deque()
+        self.size = 0
+        self.bell = _Bell()
+
+
+@dataclass(eq=False, slots=True)
+class _Place:
+    """What is known of one node. `run` is the last that it was given."""
+
+    seen: float
+    waiter: object | None = None
+    run: Run | None = None
+    orders: deque[Run] = field(default_factory=deque)
+    bell: _Bell = field(default_factory=_Bell)
+
+    @property
+    def busy(self) -> bool:
+        return self.run is not None and self.run.end is None
+
+
+class _Replaced:
+    """What an agent is told whose node asks a second time."""
+
+
+class WaitingAgents:
+    """The agents that wait here, by node, and their runs."""
+
+    def __init__(self, times: Times | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.times = times or Times()
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._places: dict[NodeId, _Place] = {}
+        self._swept = clock()
+
+    def __len__(self) -> int:
+        """How many wait now."""
+        with self._lock:
+            return sum(place.waiter is not None for place in self._places.values())
+
+    # -- who asks for runs ----------------------------------------------------------------
+
+    def reaches(self, node: NodeId) -> bool:
+        """Whether the node's agent waits here, is at work, or was here a moment ago."""
+        with self._lock:
+            place = self._places.get(node)
+            return place is not None and self._is_there(place)
+
+    def wake(self, node: NodeId, order: Order) -> Run:
+        """Have the node's agent run, after what it was asked for before. Raises Unavailable when it is not there."""
+        with self._lock:
+            place = self._places.get(node)
+            if place is None or not self._is_there(place):
+                raise Unavailable("its agent does not wait here for orders (quarterdeck-agent listen).")
+            if len(place.orders) >= MOST_ORDERS:
+                raise Unavailable(f"{MOST_ORDERS} runs wait for its agent already.")
+            run = Run(node, order, self._clock())
+            place.orders.append(run)
+        place.bell.ring()
+        return run
+
+    async def follow(self, run: Run) -> AsyncGenerator[bytes, None]:
+        """What the agent prints, in whole lines, until `run.end` is there. Who leaves early only stops reading."""
+        try:
+            while True:
+                piece = await run.bell.until(lambda: self._taken(run), self.times.look)
+                if piece:
+                    yield piece
+                elif run.end is not None:
+                    return
+        finally:
+            with self._lock:
+                run.wanted = False
+                run.text.clear()
+                run.size = 0
+            run.bell.ring()
+
+    # -- agents ---------------------------------------------------------------------------
+
+    async def hold(self, node: NodeId) -> AsyncGenerator[bytes, None]:
+        """The answer to an agent that waits: one document, when there is something to do or it waited long enough."""
+        mine = object()
+        place = self._arrived(node, mine)
+        told = False
+        try:
+            found: Run | _Replaced | None = await place.bell.until(lambda: self._next(place, mine), self.times.hold)
+            told = True
+            yield agent.canonical(_wake(found))
+        finally:
+            with self._lock:
+                if place.waiter is mine:
+                    place.waiter = None
+                    # Who hung up is gone; who got an answer comes again.
+                    place.seen = self._clock() if told else -self.times.back
+
+    def belongs(self, node: NodeId, run_id: str) -> Run:
+        """A run that this node was given. Raises NotFound."""
+        with self._lock:
+            place = self._places.get(node)
+            if place is None or place.run is None or place.run.id != run_id:
+                raise NotFound("This node was not asked for such a run, or it was given up.")
+            return place.run
+
+    def check(self, run: Run, number: int) -> None:
+        """Raises Conflict for the number of a piece that is too high, and NotFound for a run that was given up."""
+        with self._lock:
+            if number > run.next:
+                raise Conflict(f"Piece {run.next} of the output comes before piece {number}.")
+            if number == run.next and run.end is not None:
+                raise NotFound("This run was given up.")
+
+    async def put(self, run: Run, number: int, text: bytes, status: int | None) -> Verdict:
+        """Take piece `number` of a run's output, the last with the exit status; the same piece may come again.
+
+        Piece 0 is empty and means that the agent begins. `check` says first what will be refused.
+        """
+        return await run.bell.until(lambda: self._accepted(run, number, text, status), self.times.room) or "again"
+
+    # -- under the lock -------------------------------------------------------------------
+
+    def _arrived(self, node: NodeId, mine: object) -> _Place:
+        with self._lock:
+            now = self._clock()
+            self._sweep(now)
+            place = self._places.setdefault(node, _Place(now))
+            place.waiter = mine
+            run = place.run
+            if run is not None and run.begun and run.end is None:
+                # An agent at work does not ask for more.
+                self._finish(run, Ended(problem="its agent was started anew during the run."))
+        place.bell.ring()
+        return place
+
+    def _next(self, place: _Place, mine: object) -> Run | _Replaced | None:
+        with self._lock:
+            if place.waiter is not mine:
+                return _Replaced()
+            if place.busy:
+                return place.run  # it was given before and did not arrive
+            while place.orders:
+                run = place.orders.popleft()
+                if run.end is None:
+                    place.run = run
+                    run.heard = self._clock()
+                    return run
+            return None
+
+    def _accepted(self, run: Run, number: int, text: bytes, status: int | None) -> Verdict | None:
+        """None while there is no room."""
+        with self._lock:
+            now = self._clock()
+            if number != run.next or run.end is not None:
+                return "received" if run.wanted else "unwanted"
+            run.heard = now
+            if text and run.wanted:
+                if run.size and run.size + len(text) > BUFFER_BYTES:
+                    return None
+                run.text.append(text)
+                run.size += len(text)
+            run.begun = True
+            run.next += 1
+            if status is not None:
+                self._finish(run, Ended(status=status))
+                self._places[run.node].seen = now
+            run.bell.ring()
+            return "received" if run.wanted else "unwanted"
+
+    def _taken(self, run: Run) -> bytes | None:
+        """All that is there; b"" at the end; None when there is nothing new."""
+        with self._lock:
+            self._settle(run)
+            if run.text:
+                piece = b"".join(run.text)
+                run.text.clear()
+                run.size = 0
+                run.bell.ring()
+                return piece
+            return b"" if run.end is not None else None
+
+    def _settle(self, run: Run) -> None:
+        """End a run that nothing more will be heard of."""
+        if run.end is not None:
+            return
+        now, place = self._clock(), self._places.get(run.node)
+        if place is None or (not run.begun and not self._is_there(place)):
+            self._finish(run, Ended(problem="its agent went away before it began."))
+        elif run.begun and now - run.heard > self.times.silence:
+            self._finish(run, Ended(problem=f"its agent has said nothing for {now - run.heard:.0f} s."))
+        elif now - run.since > self.times.run:
+            self._finish(run, Ended(problem=f"it takes longer than {self.times.run:.0f} s."))
+
+    def _finish(self, run: Run, end: Ended) -> None:
+        run.end = end
+        run.bell.ring()
+
+    def _is_there(self, place: _Place) -> bool:
+        if place.run is not None and place.run.begun:
+            self._settle(place.run)
+        working = place.busy and place.run is not None and place.run.begun
+        return place.waiter is not None or working or self._clock() - place.seen < self.times.back
+
+    def _sweep(self, now: float) -> None:
+        """Forget nodes that are gone, now and then."""
+        if now - self._swept < self.times.hold:
+            return
+        self._swept = now
+        for node in [node for node, place in self._places.items() if not self._is_there(place)]:
+            place = self._places.pop(node)
+            for run in (*place.orders, place.run):
+                if run is not None and run.end is None:
+                    self._finish(run, Ended(problem="its agent went away before it began."))
+
+
+def _wake(found: Run | _Replaced | None) -> agent.Wake:
+    if found is None:
+        return {"status": "idle"}
+    if isinstance(found, _Replaced):
+        return {"status": "replaced"}
+    order = found.order
+    return {
+        "status": "run",
+        "run": found.id,
+        "conditions": list(order.conditions),
+        "audit": order.audit,
+        "output": order.output,
+    }
