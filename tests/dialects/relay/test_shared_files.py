@@ -445,6 +445,15 @@ def test_who_may_share(root: Relay) -> None:
     assert root.signed(NEAR, "PUT", path, body).status_code == 200
 
 
+@pytest.mark.parametrize("shown", ["", "(null)"])
+def test_who_shows_no_certificate_to_the_proxy_may_share_all_the_same(shown: str, root: Relay) -> None:
+    path = f"shared-files/{NEAR.node}/{NEAR.node}/app.conf?ttl=1d"
+
+    answer = root.ask("PUT", path, content=shared(NEAR, CONTENT), headers={"X-SSL-Client-Cert": shown})
+
+    assert answer.status_code == 200
+
+
 def test_a_signature_covers_the_body(make: Make) -> None:
     relay = make(networks=())
     path = f"{API}/shared-files/{NEAR.node}/{NEAR.node}/app.conf?ttl=1d"
