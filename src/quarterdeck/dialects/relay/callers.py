@@ -33,8 +33,6 @@ TOKEN_HEADER = "x-api-token"  # noqa: S105  # the name of a header
 _BEARER = "bearer "
 #: What nginx and Apache pass on for a client that shows none.
 _NO_CERTIFICATE = ("", "(null)")
-#: What nginx and Apache pass on for a client that shows none.
-_NO_CERTIFICATE = ("", "(null)")
 _FORWARDED = ("x-forwarded-for", "forwarded", "x-real-ip")
 _SIGNED = (agent.HEADER_NODE, agent.HEADER_TIME, agent.HEADER_NONCE, agent.HEADER_SIGNATURE)
 
