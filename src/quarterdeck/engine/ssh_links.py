@@ -21,6 +21,7 @@ import asyncssh
 
 from quarterdeck.core.connections import Address, Hop, HostKeyPolicy
 from quarterdeck.engine.ssh_access import Access, Credential, NoWay
+from quarterdeck.engine.ssh_writes import Direct
 from quarterdeck.engine.transports import Command, HostKey, NodeResult, Sink
 
 # It tells of every command line, and those may hold secrets.
@@ -398,7 +399,7 @@ async def _open(target: Target, client: _Checked) -> asyncssh.SSHClientConnectio
     return await asyncssh.connect(
         target.hop.address.host,
         target.hop.address.port,
-        tunnel=target.through.connection if target.through else None,
+        tunnel=target.through.connection if target.through else Direct(),
         config=None,
         client_factory=lambda: client,
         username=target.hop.username,
