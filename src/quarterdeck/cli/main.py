@@ -25,6 +25,7 @@ from quarterdeck.cli.host_keys import host_keys
 from quarterdeck.cli.jobs import jobs
 from quarterdeck.cli.nodes import nodes
 from quarterdeck.cli.projects import history, projects
+from quarterdeck.cli.quarantine import quarantine
 from quarterdeck.cli.run import run
 from quarterdeck.cli.secrets import secrets
 from quarterdeck.cli.tokens import tokens
@@ -41,7 +42,7 @@ def cli() -> None:
 
 for _command in (
     *(nodes, groups, directives, rules, compliance, tokens),
-    *(run, jobs, executions, history, projects, host_keys, secrets, workers),
+    *(run, jobs, executions, history, projects, host_keys, secrets, workers, quarantine),
 ):
     cli.add_command(_command)
 

@@ -58,12 +58,16 @@ def application(config: Config) -> Starlette:
     site = sites.site(config)
     followed = Database(config.database_url, pool_size=2 * LOOKS)
     follower = Follower(followed, site)
+    spool = Spool(report_spool(config))
     native = NativeParts(
         signing_key=SigningKey(kept.policy_key.read_bytes()),
-        spool=Spool(report_spool(config)),
+        spool=spool,
+        quarantine=relays.quarantine(config, spool),
         started_at=datetime.now(UTC),
         facts=_facts(config),
         follow=follower.follow,
+        folder=relays.folder_tree(config),
+        addresses=relays.addresses(config),
     )
     dialects: dict[str, Dialect] = {
         RUDDER_PREFIX: RudderDialect(
@@ -82,7 +86,7 @@ def application(config: Config) -> Starlette:
         ),
     }
 
-    relay = relays.root(config, database)
+    relay = relays.root(config, database, native.signing_key, native.addresses)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

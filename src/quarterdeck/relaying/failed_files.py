@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -27,12 +28,16 @@ _LONGEST_NAME = 240
 
 
 class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why a file lies here, since when (Unix time), and what it was called."""
+    """Why a file lies here, since when (Unix time), and what it was called, if otherwise, as in a URL."""
 
     reason: str
     kind: Kind = "error"
     name: str = ""
     at: float = 0.0
+
+    def called(self, name: str) -> str:
+        """What a file of this name here was called before."""
+        return unquote(self.name, errors="surrogateescape") or name
 
 
 class FailedFiles:
@@ -63,7 +68,9 @@ class FailedFiles:
     def _explained(self, name: str, reason: str, kind: Kind) -> Path:
         """Where a file of this name belongs; why it does, stands there already."""
         kept = safe_name(name)
-        why = Reason(reason=reason, kind=kind, name=name if kept != name else "", at=time.time())
+        why = Reason(
+            reason=reason, kind=kind, name=quote(name, errors="surrogateescape") if kept != name else "", at=time.time()
+        )
         place = self.directory / kept
         _write(_reason_file(place), msgspec.json.encode(why))
         return place
@@ -109,6 +116,14 @@ class FailedFiles:
         if found is not None:
             self._drop(found)
         return found is not None
+
+    def release(self, name: str, place: Path) -> None:
+        """Move a file to another place on the same disk. Raises FileNotFoundError."""
+        path = self.directory / name
+        path.lstat()
+        # First: the file may be back here before anything else could be done.
+        _reason_file(path).unlink(missing_ok=True)
+        path.rename(place)
 
     def expire(self, before: float) -> int:
         """Forget files that lie here since before a moment (Unix time); how many."""

@@ -12,6 +12,7 @@ from quarterdeck.dialects.native import (
     host_keys,
     jobs,
     projects,
+    quarantine,
     secrets,
     server,
     workers,
@@ -27,6 +28,7 @@ SECTIONS = (
     host_keys.section,
     secrets.section,
     workers.section,
+    quarantine.section,
     events.section,
     server.section,
 )

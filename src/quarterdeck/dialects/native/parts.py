@@ -11,6 +11,7 @@ from datetime import datetime
 from quarterdeck.core.accounts import Account
 from quarterdeck.formats import agent, agent_file
 from quarterdeck.formats.signature import SigningKey
+from quarterdeck.relaying.quarantine import Quarantine
 from quarterdeck.relaying.spool import Spool
 from quarterdeck.services.agent_requests import Gate
 from quarterdeck.services.following import Event
@@ -33,6 +34,8 @@ class Parts:
     facts: Mapping[str, str] = field(default_factory=dict)
     #: None where nobody listens to what executions do
     follow: Follow | None = None
+    #: None where nothing is set aside
+    quarantine: Quarantine | None = None
 
     @functools.cached_property
     def agent_file(self) -> bytes:

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that was set aside, wherever it lies: what it is and why, another try, and forgetting it.
+
+Each place keeps its things in its own form; outside they are known by an id, which for files of reports is the one
+that stands in the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from quarterdeck.core.errors import Invalid, NotFound
+from quarterdeck.formats import report_files
+from quarterdeck.relaying.failed_files import FailedFiles
+from quarterdeck.relaying.spool import Spool
+
+#: What is shown of a file's content, in bytes.
+HEAD_BYTES = 64 * 1024
+
+
+class Entry(NamedTuple):
+    """One thing that was set aside. `at` is since when, as Unix time; `kind` is `error` or `invalid`."""
+
+    id: str
+    place: str
+    name: str
+    path: Path
+    size: int
+    at: float
+    reason: str
+    kind: str = "error"
+
+
+class Place(Protocol):
+    """Where things lie that were set aside on one way."""
+
+    def entries(self) -> Iterator[Entry]:
+        """What lies there."""
+
+    def retry(self, entry: Entry) -> None:
+        """Put a thing back to where it came from. Raises FileNotFoundError, Unavailable."""
+
+    def remove(self, entry: Entry) -> None:
+        """Forget a thing."""
+
+
+class Quarantine:
+    """Several places as one."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._places = places
+
+    def entries(self) -> list[Entry]:
+        """All that was set aside, the latest first."""
+        return sorted((one for place in self._places for one in place.entries()), key=lambda one: one.at, reverse=True)
+
+    def get(self, entry_id: str) -> Entry:
+        """One thing. Raises NotFound."""
+        return self._find(entry_id)[1]
+
+    def head(self, entry: Entry) -> str:
+        """The beginning of what is in a file, as text. Raises NotFound."""
+        try:
+            content = entry.path.read_bytes()
+        except FileNotFoundError:
+            raise _gone(entry.id) from None
+        with contextlib.suppress(Invalid):
+            content = report_files.unpacked(entry.name, content)
+        return content[:HEAD_BYTES].decode("utf-8", errors="replace")
+
+    def retry(self, entry_id: str) -> Entry:
+        """Put a thing back, so that it is tried again. Raises NotFound, Unavailable."""
+        place, entry = self._find(entry_id)
+        try:
+            place.retry(entry)
+        except FileNotFoundError:
+            raise _gone(entry_id) from None
+        return entry
+
+    def remove(self, entry_id: str) -> Entry:
+        """Forget a thing. Raises NotFound."""
+        place, entry = self._find(entry_id)
+        place.remove(entry)
+        return entry
+
+    def _find(self, entry_id: str) -> tuple[Place, Entry]:
+        for place in self._places:
+            for entry in place.entries():
+                if entry.id == entry_id:
+                    return place, entry
+        raise _gone(entry_id)
+
+
+def _gone(entry_id: str) -> NotFound:
+    return NotFound(f"Nothing in quarantine has the id '{entry_id}'.")
+
+
+class ReportFiles:
+    """Genuine agents' files of reports; tried again in the directory into which they are dropped."""
+
+    def __init__(self, failed: FailedFiles, incoming: Path, *, name: str = "reports") -> None:
+        self._failed = failed
+        self._incoming = incoming
+        self._name = name
+
+    def entries(self) -> Iterator[Entry]:
+        """What lies there."""
+        for name in self._failed.names():
+            path, why = self._failed.directory / name, self._failed.reason(name)
+            size, at = _status(path)
+            called = why.called(name)
+            yield Entry(
+                report_files.queue_id(called), self._name, called, path, size, why.at or at, why.reason, why.kind
+            )
+
+    def retry(self, entry: Entry) -> None:
+        """Drop it again. Raises FileNotFoundError."""
+        self._failed.release(entry.path.name, self._incoming / entry.name)
+
+    def remove(self, entry: Entry) -> None:
+        """Forget it."""
+        self._failed.remove(entry.path.name)
+
+
+class Records:
+    """Records of a spool; tried again at its end."""
+
+    def __init__(self, directory: Path, spool: Spool, *, name: str = "parcels") -> None:
+        self._directory = directory
+        self._spool = spool
+        self._name = name
+
+    def entries(self) -> Iterator[Entry]:
+        """What lies there."""
+        for path in sorted(self._directory.glob("*.record")):
+            size, at = _status(path)
+            name = path.stem
+            yield Entry(_id(self._name, name), self._name, name, path, size, at, _reason(path.with_suffix(".json")))
+
+    def retry(self, entry: Entry) -> None:
+        """Append it to the spool. Raises FileNotFoundError, Unavailable."""
+        self._spool.append(entry.path.read_bytes())
+        self.remove(entry)
+
+    def remove(self, entry: Entry) -> None:
+        """Forget it."""
+        entry.path.unlink(missing_ok=True)
+        entry.path.with_suffix(".json").unlink(missing_ok=True)
+
+
+_LOG = re.compile(r"(.*)\.reject-[0-9TZ]+\.log")
+_SIGNATURE = re.compile(r"\.sign(\.gz)?$")
+
+
+class Inventories:
+    """Inventories, each with its signature, beside logs that say what was wrong; tried again where new ones come."""
+
+    def __init__(self, failed: Path, incoming: Path, *, name: str = "inventories") -> None:
+        self._directory = failed
+        self._incoming = incoming
+        self._name = name
+
+    def entries(self) -> Iterator[Entry]:
+        """What lies there."""
+        with contextlib.suppress(FileNotFoundError):
+            names = sorted(path.name for path in self._directory.iterdir())
+            logs = {found[1]: found[0] for found in map(_LOG.fullmatch, names) if found is not None}
+            for name in names:
+                if _LOG.fullmatch(name) is None and not self._is_beside_inventory(name):
+                    path = self._directory / name
+                    size, at = _status(path)
+                    # The log's name has the beginning of the file's.
+                    log = next((logs[start] for start in sorted(logs, key=len) if name.startswith(start)), None)
+                    why = _text(self._directory / log).strip() if log is not None else ""
+                    yield Entry(_id(self._name, name), self._name, name, path, size, at, why)
+
+    def retry(self, entry: Entry) -> None:
+        """Drop it again, its signature first. Raises FileNotFoundError."""
+        for path in (*self._signatures(entry.name), entry.path):
+            path.rename(self._incoming / path.name)
+
+    def remove(self, entry: Entry) -> None:
+        """Forget it and its signature."""
+        for path in (*self._signatures(entry.name), entry.path):
+            path.unlink(missing_ok=True)
+
+    def _signatures(self, name: str) -> list[Path]:
+        names = (f"{base}.sign{more}" for base in {name, name.removesuffix(".gz")} for more in ("", ".gz"))
+        return [path for path in map(self._directory.joinpath, names) if path.is_file()]
+
+    def _is_beside_inventory(self, name: str) -> bool:
+        of = _SIGNATURE.sub("", name)
+        return of != name and any((self._directory / f"{of}{more}").is_file() for more in ("", ".gz"))
+
+
+def _id(place: str, name: str) -> str:
+    return report_files.queue_id(f"{place}/{name}")
+
+
+def _status(path: Path) -> tuple[int, float]:
+    try:
+        found = path.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return 0, 0.0
+    return found.st_size, found.st_mtime
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _reason(path: Path) -> str:
+    try:
+        return str(json.loads(_text(path))["reason"])
+    except (ValueError, KeyError, TypeError):
+        return ""
