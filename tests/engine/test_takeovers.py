@@ -258,6 +258,13 @@ def test_a_worker_that_is_asked_to_end_keeps_what_was_written_and_leaves_the_res
     assert story.runs("job") == ["a", "b"]
 
 
+def test_a_worker_that_was_forgotten_while_it_lived_registers_again(world: World) -> None:
+    with world.worker() as worker:
+        world.do(lambda ctx: ctx.store.run(sqlalchemy.text("DELETE FROM workers")))
+
+        until(lambda: [one.id for one in world.workers()] == [worker.worker])
+
+
 def test_workers_that_are_gone_are_forgotten_unless_they_left_something(story: Story) -> None:
     world = story.world
     world.here("a")

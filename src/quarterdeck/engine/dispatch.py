@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from quarterdeck.core import executions, job_context
 from quarterdeck.core.connections import Connection
@@ -199,7 +199,7 @@ class Dispatch:
         if isinstance(way.way, NoWay):
             return NodeResult(ending="refused", reason=way.way.reason)
         copy_directory = way.way.copy_directory if isinstance(way.way, Connection) else _copy_directory(way)
-        command = await self._unless_stopped(self._prepared(step, values, way, copy_directory))
+        command = await self._prepared(step, values, way, copy_directory)
         if command is None:
             return NodeResult(ending="aborted", reason="Stopped before it began.")
         transport = self.run.surroundings.transport(way, self.selection)
@@ -210,9 +210,10 @@ class Dispatch:
         finally:
             sink.finish()
 
-    async def _unless_stopped(self, preparing: Coroutine[Any, Any, Command]) -> Command | None:
-        """What is prepared; None when everything is to end before it is: a script may take long to fetch."""
-        task, stopping = asyncio.create_task(preparing), asyncio.create_task(self.run.stop.wait())
+    async def _fetched(self, step: ScriptFile | ScriptUrl, values: Values) -> bytes | None:
+        """A script from elsewhere, which may take long; None when everything is to end before it is there."""
+        task = asyncio.ensure_future(self.run.surroundings.script(step, values))
+        stopping = asyncio.create_task(self.run.stop.wait())
         try:
             await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
             return task.result() if task.done() else None
@@ -222,9 +223,12 @@ class Dispatch:
 
     async def _prepared(
         self, step: Exec | Script | ScriptFile | ScriptUrl, values: Values, way: NodeWay, copy_directory: str
-    ) -> Command:
+    ) -> Command | None:
+        """The step as a command; None when everything is to end before it is ready."""
         if isinstance(step, ScriptFile | ScriptUrl):
-            content = await self.run.surroundings.script(step, values)
+            content = await self._fetched(step, values)
+            if content is None:
+                return None
             arguments = job_context.command_line(step.args, values)
             environment = job_context.environment(values)
             return steps.script_command(content, arguments, environment, copy_directory=copy_directory)
