@@ -162,10 +162,10 @@ def settings(fleet: Fleet, known_hosts: Path | None = None) -> str:
 
 
 def table(rows: dict[str, Row], nodes: int) -> Iterator[str]:
-    """Medians; `x` is a way's wall time over ours of the same round."""
+    """Medians; `x` is a way's wall time over ours of the same round, and the same without what others took meanwhile."""
     yield (
-        f"{'':28} {'wall':>8} {'CPU/node, ms':>14} {'':>8} {'sshd':>6} {'others':>7} {'x wall':>8} {'x CPU':>7}  goal\n"
-        f"{'':28} {'s':>8} {'client':>14} {'sshd':>8} {'share':>6} {'':>7} {'of ours':>8} {'':>7}  "
+        f"{'':28} {'wall':>8} {'CPU/node, ms':>14} {'':>8} {'sshd':>6} {'others':>7} {'x wall':>8} {'x alone':>8} {'x CPU':>7}  goal\n"
+        f"{'':28} {'s':>8} {'client':>14} {'sshd':>8} {'share':>6} {'':>7} {'of ours':>8} {'':>8} {'':>7}  "
     )
     median = statistics.median
     for row in rows.values():
@@ -174,12 +174,16 @@ def table(rows: dict[str, Row], nodes: int) -> Iterator[str]:
             continue
         base = rows[WARM] if row.name in (WARM, MASTERS) else rows[OURS]
         times = median(theirs / ours for theirs, ours in zip(row.wall, base.wall, strict=False))
+        alone = median(
+            (theirs * (1 - other)) / (ours * (1 - others))
+            for theirs, other, ours, others in zip(row.wall, row.others, base.wall, base.others, strict=False)
+        )
         work = median(theirs / ours for theirs, ours in zip(row.client, base.client, strict=False))
         client, sshd = 1000 * median(row.client) / nodes, 1000 * median(row.sshd) / nodes
         goal = GOALS.get(row.name)
         yield (
             f"{row.name:28} {median(row.wall):8.2f} {client:14.2f} {sshd:8.2f} {sshd / (client + sshd):6.0%} "
-            f"{median(row.others):7.0%} {times:8.2f} {work:7.2f}  "
+            f"{median(row.others):7.0%} {times:8.2f} {alone:8.2f} {work:7.2f}  "
             + (f"{goal:g} x: {'met' if times >= goal else 'missed'}" if goal else "")
             + ("" if len(row.wall) >= len(base.wall) else f" ({len(row.wall)} rounds)")
         )
@@ -199,7 +203,8 @@ def verdicts(rows: dict[str, Row], nodes: int) -> Iterator[str]:
     busy = [
         wall / ((sshd + client) / cores) for wall, sshd, client in zip(cold.wall, cold.sshd, cold.client, strict=True)
     ]
-    yield f"wall / (CPU of both sides / cores): {median(busy):.2f}"
+    free = [one * (1 - others) for one, others in zip(busy, cold.others, strict=True)]
+    yield f"wall / (CPU of both sides / cores): {median(busy):.2f}; without what others took: {median(free):.2f}"
     rate = [late / early for late, early in zip(cold.wall, warm.wall, strict=True)]
     yield f"rate on open connections / cold rate: {median(rate):.1f} x; goal 8 x"
     if (masters := rows.get(MASTERS)) and masters.wall:

@@ -2,7 +2,7 @@
 """TCP connections whose writes leave together, once in a turn of the event loop.
 
 asyncssh writes each packet on its own, and an empty one before it: a command with its environment is some twenty. To
-send each by itself costs more than all else about a command on an open connection, for sshd at the other end, too.
+send each by itself takes a sixth more of our processor time for a command on an open connection.
 """
 
 from __future__ import annotations
