@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from quarterdeck_agent import __version__, state
+from quarterdeck_agent import __version__, documents, state
 from quarterdeck_agent.errors import AgentError, Locked
 from quarterdeck_agent.state import StateDirectory
 
@@ -68,17 +68,29 @@ def _run(options: argparse.Namespace) -> int:
     directory = StateDirectory(options.state_dir)
     if options.splay:
         time.sleep(_splay(directory))
-    asked = run.Options(audit_only=options.audit, update=not options.no_update)
+    asked = run.Options(
+        audit_only=options.audit,
+        update=not options.no_update,
+        conditions=options.define,
+        show=None if options.json else console.Lines(verbose=options.verbose).show,
+    )
     result = run.perform(directory, asked)
     if options.json:
         entry = run.history_entry(result, asked)
         _print_json({**entry, "waiting": result.waiting, "reports": result.reports, "queued": result.queued})
     else:
-        console.show_run(result, verbose=options.verbose, audit_only=options.audit)
+        console.show_end(result, audit_only=options.audit)
     counts = result.counts()
     if counts.get("result_error") or counts.get("audit_error"):
         return IN_ERROR
     return DRIFTED if options.fail_on_drift and counts.get("audit_noncompliant") else FINE
+
+
+def _listen(options: argparse.Namespace) -> int:
+    from quarterdeck_agent import listening  # every command loads only what it needs
+
+    listening.listen(StateDirectory(options.state_dir))
+    return FINE
 
 
 def _update(options: argparse.Namespace) -> int:
@@ -167,7 +179,10 @@ def _service(options: argparse.Namespace) -> int:
     from quarterdeck_agent import service  # every command loads only what it needs
 
     directory = StateDirectory(options.state_dir)
-    print(service.install(directory) if options.action == "install" else service.remove(directory))
+    if options.action == "install":
+        print(service.install(directory, listen=options.listen))
+    else:
+        print(service.remove(directory))
     return FINE
 
 
@@ -206,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, function, parents, text in (
         ("enroll", _enroll, [shared, as_json], "make this machine a node of a server"),
         ("run", _run, [shared, as_json], "fetch the policy, carry it out, report"),
+        ("listen", _listen, [shared], "wait for the server to ask for a run, and run then"),
         ("update", _update, [shared], "fetch the policy only"),
         ("inventory", _inventory, [shared], "send the inventory of this machine"),
         ("check", _check, [shared, as_json], "check the agent itself and repair what can be repaired"),
@@ -248,10 +264,21 @@ def _add_options(commands: Dict[str, Any]) -> None:
     run.add_argument("--no-update", action="store_true", help="use the policy of the last update")
     run.add_argument("--splay", action="store_true", help="first wait as long as the policy gives this node")
     run.add_argument("--fail-on-drift", action="store_true", help="exit 3 when something is not compliant")
+    run.add_argument(
+        "-D",
+        "--define",
+        type=documents.conditions,
+        default=(),
+        metavar="NAME[,NAME…]",
+        help="conditions that hold during this run",
+    )
     run.add_argument("-v", "--verbose", action="store_true", help="show every component")
     commands["inventory"].add_argument("--show", action="store_true", help="print it, send nothing")
     commands["history"].add_argument("-n", "--number", type=int, default=10, help="how many runs (default 10)")
     commands["service"].add_argument("action", choices=("install", "remove"))
+    commands["service"].add_argument(
+        "--listen", action="store_true", help="with install: also wait for the server to ask for a run (needs systemd)"
+    )
 
 
 if __name__ == "__main__":

@@ -104,6 +104,19 @@ class Client:
         """Deliver a parcel; returns once the server has acknowledged it."""
         self._ask("POST", path, parcel, "application/octet-stream")
 
+    def wake(self) -> documents.Wake:
+        """Wait until the server asks for something, or for a while. Raises Refused, Unreachable, Untrusted."""
+        document = _json_object(self._ask("POST", documents.PATH_WAKE, b"").body)
+        if not isinstance(document.get("status"), str):
+            raise Unreachable(f"{self._server} did not answer like a Quarterdeck server.")
+        return document  # type: ignore[return-value]
+
+    def send_output(self, run: str, number: int, text: bytes, status: Optional[int] = None) -> str:
+        """Deliver a piece of what a run prints; the `status` of `documents.Taken`."""
+        path = documents.output_path(run, number, status)
+        answer = self._ask("POST", path, text, "application/octet-stream")
+        return str(_json_object(answer.body).get("status", ""))
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()

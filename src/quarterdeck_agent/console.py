@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Dict, Iterable, List
+from typing import Dict, Iterable, List, Mapping
 
 from quarterdeck_agent.documents import Report
 from quarterdeck_agent.run import RunResult
@@ -23,11 +23,25 @@ _MARKS = {
 _COLOURS = {"repaired": "33", "not compliant": "31", "error": "31;1", "compliant": "32", "not applicable": "2"}
 
 
-def show_run(result: RunResult, *, verbose: bool, audit_only: bool) -> None:
-    """Print a run for people; its warnings go to standard error."""
-    for report in result.reports:
-        if verbose or _MARKS[report["status"]][3]:
-            print(line(report, result.names))
+class Lines:
+    """Prints components as the run comes to them, as long as somebody reads: nobody who does not ends a run."""
+
+    def __init__(self, *, verbose: bool) -> None:
+        self._verbose = verbose
+        self._read = True
+
+    def show(self, report: Report, names: Mapping[str, str]) -> None:
+        """Print one component, if it is to be shown."""
+        if not self._read or not (self._verbose or _MARKS[report["status"]][3]):
+            return
+        try:
+            print(line(report, names), flush=True)
+        except OSError:
+            self._read = False
+
+
+def show_end(result: RunResult, *, audit_only: bool) -> None:
+    """Print what a run came to, for people; its warnings go to standard error."""
     for entry in result.log:
         print(f"quarterdeck-agent: {entry['message']}", file=sys.stderr)
     if result.waiting:
@@ -40,7 +54,7 @@ def show_run(result: RunResult, *, verbose: bool, audit_only: bool) -> None:
         print(f"{result.queued} parcel(s) wait for the server and will be sent again.")
 
 
-def line(report: Report, names: Dict[str, str]) -> str:
+def line(report: Report, names: Mapping[str, str]) -> str:
     """One component: mark, directive, component, value, and the message below it when it has several lines."""
     mark, plain, word, _ = _MARKS[report["status"]]
     directive = names.get(report["directive"], report["directive"])

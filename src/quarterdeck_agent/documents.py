@@ -19,6 +19,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, TypedDict, Union
 
 FORMAT = 1
@@ -256,6 +257,9 @@ class Refusal(TypedDict, total=False):
     server_time: int
 
 
+_CONDITION = re.compile("[a-zA-Z0-9][a-zA-Z0-9_]{0,1023}")
+
+
 class BadDocument(ValueError):
     """A parcel or a document that does not have the agreed form; the message says where."""
 
@@ -289,6 +293,15 @@ def canonical(document: Any) -> bytes:
 def digest(data: bytes) -> str:
     """SHA-256 of `data` in lower-case hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def conditions(text: str) -> Tuple[str, ...]:
+    """Names of conditions, a comma between two. Raises BadDocument for what is no name."""
+    names = tuple(text.split(",")) if text else ()
+    for name in names:
+        if not _CONDITION.fullmatch(name):
+            raise BadDocument(f"{name[:80]!r} is no condition: letters, digits and _ only, not beginning with _.")
+    return names
 
 
 def output_path(run: str, number: int, status: Optional[int] = None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Optional
+from typing import Callable, Dict, List, Mapping, Optional, Tuple
 
 from quarterdeck_agent import __version__, documents, facts, keys, policy
 from quarterdeck_agent.client import Client
@@ -37,6 +37,10 @@ class Options:
     audit_only: bool = False
     #: Ask the server for a newer policy first.
     update: bool = True
+    #: What holds during this run, beside what the machine and the policy say.
+    conditions: Tuple[str, ...] = ()
+    #: Called with each report as soon as it is there, and the directives' names.
+    show: Optional[Callable[[Report, Mapping[str, str]], None]] = None
 
 
 @dataclass
@@ -134,14 +138,19 @@ class _Run:
             result.warn(f"The policy of the last update is used: {self._refusal}")
         result.config_id = found["config_id"]
         result.names = {item["directive"]: item["name"] for item in found["policies"]}
+        known = _known_before(state.at("persistent"))
+        known.conditions.update(self._options.conditions)
         engine = Engine(
             self._methods,
-            _known_before(state.at("persistent")),
+            known,
             audit_only=self._options.audit_only,
             backups=state.at("backups"),
             persistent=state.at("persistent"),
         )
-        result.reports = list(engine.apply(found))
+        for report in engine.apply(found):
+            result.reports.append(report)
+            if self._options.show is not None:
+                self._options.show(report, result.names)
         for problem in engine.problems:
             result.warn(problem)
         result.end = time.time()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`service`: regular runs by a systemd timer, or by cron where systemd does not run.
+"""`service`: regular runs by a systemd timer, or by cron where systemd does not run; runs on demand by a unit.
 
 The interval is the cached policy's. A run that finds another interval in its policy rewrites what
 was installed here (see `follow`).
@@ -19,26 +19,35 @@ from quarterdeck_agent.state import StateDirectory
 UNIT_DIRECTORY = "/etc/systemd/system"
 CRON_FILE = "/etc/cron.d/quarterdeck-agent"
 _NAME = "quarterdeck-agent"
+_LISTEN = "quarterdeck-agent-listen"
+_SYSTEMD = "/run/systemd/system"
 _DEFAULT_MINUTES = 5
 
 
-def install(state: StateDirectory, cron_file: str = CRON_FILE) -> str:
-    """Install or rewrite the schedule; a sentence about it. Raises AgentError, OSError."""
+def install(state: StateDirectory, cron_file: str = CRON_FILE, *, listen: bool = False) -> str:
+    """Install or rewrite the schedule, and what listens if asked for; a sentence. Raises AgentError, OSError."""
     minutes = _interval(state)
     command = run_command(state.path)
-    if os.path.isdir("/run/systemd/system"):
+    if listen and not os.path.isdir(_SYSTEMD):
+        raise AgentError("Only systemd can keep an agent listening; start `quarterdeck-agent listen` by other means.")
+    if os.path.isdir(_SYSTEMD):
         storing.write(os.path.join(UNIT_DIRECTORY, f"{_NAME}.service"), service_unit(command).encode(), mode=0o644)
         storing.write(os.path.join(UNIT_DIRECTORY, f"{_NAME}.timer"), timer_unit(minutes).encode(), mode=0o644)
         _systemctl("daemon-reload")
         _systemctl("enable", "--now", f"{_NAME}.timer")
         kind = "systemd timer"
+        if listen:
+            unit = listen_unit(agent_command("listen", "--state-dir", state.path))
+            storing.write(os.path.join(UNIT_DIRECTORY, f"{_LISTEN}.service"), unit.encode(), mode=0o644)
+            _systemctl("daemon-reload")
+            _systemctl("enable", "--now", f"{_LISTEN}.service")
     elif os.path.isdir(os.path.dirname(cron_file)):
         storing.write(cron_file, cron_entry(command, minutes).encode(), mode=0o644)
         kind = "cron entry"
     else:
         raise AgentError("There is neither systemd nor /etc/cron.d on this machine; run the agent by other means.")
     state.remember(service_minutes=minutes)
-    return f"A {kind} runs the agent every {minutes} minutes."
+    return f"A {kind} runs the agent every {minutes} minutes{', and the server may ask for more' if listen else ''}."
 
 
 def follow(state: StateDirectory, minutes: int, cron_file: str = CRON_FILE) -> None:
@@ -49,29 +58,48 @@ def follow(state: StateDirectory, minutes: int, cron_file: str = CRON_FILE) -> N
 
 def remove(state: StateDirectory, cron_file: str = CRON_FILE) -> str:
     """Remove the schedule; a sentence about it. Raises AgentError, OSError."""
-    timer = os.path.join(UNIT_DIRECTORY, f"{_NAME}.timer")
-    if os.path.exists(timer):
-        _systemctl("disable", "--now", f"{_NAME}.timer")
-    for path in (timer, os.path.join(UNIT_DIRECTORY, f"{_NAME}.service"), cron_file):
+    timer, listen = (os.path.join(UNIT_DIRECTORY, name) for name in (f"{_NAME}.timer", f"{_LISTEN}.service"))
+    for path in (timer, listen):
+        if os.path.exists(path):
+            _systemctl("disable", "--now", os.path.basename(path))
+    for path in (timer, listen, os.path.join(UNIT_DIRECTORY, f"{_NAME}.service"), cron_file):
         storing.remove(path)
     state.forget("service_minutes")
     return "The agent does not run regularly any more."
 
 
 def run_command(state_directory: str) -> List[str]:
-    """How this very agent is started: the interpreter, the file it came from, the state directory."""
+    """How this very agent is started for a regular run."""
+    return agent_command("run", "--splay", "--state-dir", state_directory)
+
+
+def agent_command(*arguments: str) -> List[str]:
+    """How this very agent is started: the interpreter, the file it came from, what it is to do."""
     started = os.path.abspath(sys.argv[0])
     program = ["-m", "quarterdeck_agent"] if os.path.basename(started) == "__main__.py" else [started]
-    return [sys.executable, *program, "run", "--splay", "--state-dir", state_directory]
+    return [sys.executable, *program, *arguments]
 
 
 def service_unit(command: List[str]) -> str:
     """The unit that does one run."""
-    quoted = " ".join('"' + part.replace("%", "%%").replace('"', '\\"') + '"' for part in command)
     return (
         "[Unit]\nDescription=Quarterdeck agent run\nAfter=network-online.target\nWants=network-online.target\n\n"
-        f"[Service]\nType=oneshot\nExecStart={quoted}\nSuccessExitStatus=2 4\n"
+        f"[Service]\nType=oneshot\nExecStart={_quoted(command)}\nSuccessExitStatus=2 4\n"
     )
+
+
+def listen_unit(command: List[str]) -> str:
+    """The unit that listens. Runs that it began go on when it stops: they may be what stops it."""
+    return (
+        "[Unit]\nDescription=Quarterdeck agent, runs on demand\n"
+        "After=network-online.target\nWants=network-online.target\n\n"
+        f"[Service]\nExecStart={_quoted(command)}\nRestart=always\nRestartSec=10s\nKillMode=process\n\n"
+        "[Install]\nWantedBy=multi-user.target\n"
+    )
+
+
+def _quoted(command: List[str]) -> str:
+    return " ".join('"' + part.replace("%", "%%").replace('"', '\\"') + '"' for part in command)
 
 
 def timer_unit(minutes: int) -> str:
