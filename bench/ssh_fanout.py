@@ -162,11 +162,9 @@ def settings(fleet: Fleet, known_hosts: Path | None = None) -> str:
 
 
 def table(rows: dict[str, Row], nodes: int) -> Iterator[str]:
-    """Medians; `x` is a way's wall time over ours of the same round, and the same without what others took meanwhile."""
-    yield (
-        f"{'':28} {'wall':>8} {'CPU/node, ms':>14} {'':>8} {'sshd':>6} {'others':>7} {'x wall':>8} {'x alone':>8} {'x CPU':>7}  goal\n"
-        f"{'':28} {'s':>8} {'client':>14} {'sshd':>8} {'share':>6} {'':>7} {'of ours':>8} {'':>8} {'':>7}  "
-    )
+    """Medians; `x` is a way's wall time over ours of the same round; `alone` leaves out what others took meanwhile."""
+    columns = ("wall, s", "client", "sshd", "sshd", "others", "x wall", "x alone", "x CPU")
+    yield f"{'CPU in ms a node; x of ours':28} " + " ".join(f"{one:>8}" for one in columns) + "  goal"
     median = statistics.median
     for row in rows.values():
         if not row.wall:
@@ -181,9 +179,10 @@ def table(rows: dict[str, Row], nodes: int) -> Iterator[str]:
         work = median(theirs / ours for theirs, ours in zip(row.client, base.client, strict=False))
         client, sshd = 1000 * median(row.client) / nodes, 1000 * median(row.sshd) / nodes
         goal = GOALS.get(row.name)
+        share = f"{sshd / (client + sshd):.0%}"
         yield (
-            f"{row.name:28} {median(row.wall):8.2f} {client:14.2f} {sshd:8.2f} {sshd / (client + sshd):6.0%} "
-            f"{median(row.others):7.0%} {times:8.2f} {alone:8.2f} {work:7.2f}  "
+            f"{row.name:28} {median(row.wall):8.2f} {client:8.2f} {sshd:8.2f} {share:>8} "
+            f"{median(row.others):8.0%} {times:8.2f} {alone:8.2f} {work:8.2f}  "
             + (f"{goal:g} x: {'met' if times >= goal else 'missed'}" if goal else "")
             + ("" if len(row.wall) >= len(base.wall) else f" ({len(row.wall)} rounds)")
         )
