@@ -25,6 +25,7 @@ from quarterdeck.engine.intake import QUARANTINE
 from quarterdeck.engine.inventory_watcher import FAILED as FAILED_INVENTORIES
 from quarterdeck.engine.inventory_watcher import INCOMING as INVENTORY_DIRECTORIES
 from quarterdeck.engine.run_logs import FAILED, INCOMING
+from quarterdeck.relaying import counters
 from quarterdeck.relaying.drop_directory import INVENTORIES, REPORTS, Rules
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.metrics import Metrics
@@ -74,7 +75,11 @@ def root(config: Config, database: Database) -> RelayEdge:
         nodes=nodes,
         folder=SharedFolder(folder),
         files=SharedFiles(config.data / "shared-files", nodes),
-        metrics=Metrics(nodes, {"reports": report_spool(config)}),
+        metrics=Metrics(
+            nodes,
+            {"reports": report_spool(config), "run-logs": reports_directory(config) / INCOMING},
+            counted=lambda: counters.read(counters_file(config)),
+        ),
         door=Door(
             nodes=nodes,
             networks=callers.networks(config.relay.allowed_networks),

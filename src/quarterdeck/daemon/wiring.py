@@ -106,7 +106,11 @@ def application(config: Config) -> Starlette:
 def _watcher(config: Config, database: Database) -> InventoryWatcher:
     """Looks for genuine agents' inventories from the start."""
     units = tasks.Worker(database=database, processes=1)
-    watcher = InventoryWatcher(config.data / "inventories", lambda: units.unit_of_work("inventory watcher"))
+    watcher = InventoryWatcher(
+        config.data / "inventories",
+        lambda: units.unit_of_work("inventory watcher"),
+        counters=Counters(relays.counters_file(config)),
+    )
     watcher.start()
     return watcher
 

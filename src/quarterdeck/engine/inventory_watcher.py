@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quarterdeck.core.errors import QuarterdeckError, TooLarge, Unavailable
+from quarterdeck.relaying.counters import Counters
 from quarterdeck.services import inventory_files
 from quarterdeck.services.context import Context
 
@@ -58,12 +59,14 @@ class InventoryWatcher:
         pause_seconds: float = 2.0,
         settled_seconds: float = 0.5,
         orphan_seconds: float = 180.0,
+        counters: Counters | None = None,
     ) -> None:
         self.directory = directory
         self._unit_of_work = unit_of_work
         self._pause_seconds = pause_seconds
         self._settled_seconds = settled_seconds
         self._orphan_seconds = orphan_seconds
+        self._counters = counters or Counters()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -150,11 +153,13 @@ class InventoryWatcher:
             self._refuse(dropped, "Internal error; the server's log tells more.")
             return False
         log.info("read the inventory of node %s from %s", received.node, dropped.inventory.name)
+        self._counters.inventory("ok")
         self._move(dropped, RECEIVED, dated=False)
         return True
 
     def _refuse(self, dropped: _Dropped, reason: str) -> None:
         log.warning("refused the inventory %s: %s", dropped.inventory, reason)
+        self._counters.inventory("error")
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         told = self.directory / FAILED / f"{dropped.inventory.name[:_NAME_KEPT]}.reject-{stamp}.log"
         told.write_text(f"{reason}\n", encoding="utf-8")

@@ -15,7 +15,7 @@ import os
 import struct
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -112,7 +112,7 @@ def read(path: Path) -> dict[str, float]:
     return dict(zip(_NAMES, numbers, strict=True))
 
 
-def buckets(snapshot: dict[str, float]) -> list[tuple[str, float]]:
+def buckets(snapshot: Mapping[str, float]) -> list[tuple[str, float]]:
     """(upper end, how many were at most so long) of the durations, as histograms are given out."""
     ends = [*(f"{end:g}" for end in SECONDS), "more"]
     totals = itertools.accumulate(snapshot[f"seconds.{end}"] for end in ends)

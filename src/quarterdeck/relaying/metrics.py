@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a relay counts, under the names that dashboards for relays know; and how long what waits on disk has waited.
 
-One `Metrics` per process, with a registry of its own. Everything is there, at zero, from the start.
+One `Metrics` per process, with a registry of its own. Everything is there, at zero, from the start. What becomes of
+reports is counted in `counters.py`, perhaps by another process.
 """
 
 from __future__ import annotations
@@ -10,21 +11,19 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Literal
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from quarterdeck.core.errors import QuarterdeckError
+from quarterdeck.relaying import counters
+from quarterdeck.relaying.counters import Counters, InventoryStatus, ReportStatus
 from quarterdeck.relaying.nodes_list import NodesList
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-ReportStatus = Literal["ok", "error", "invalid", "forward_ok", "forward_error"]
-InventoryStatus = Literal["forward_ok", "forward_error"]
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 # Series that only say when another one began are known to no dashboard, and would double each counter.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the package has no types there
@@ -33,22 +32,18 @@ prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # 
 class Metrics:
     """Counters, and what is looked up when somebody asks: the nodes, and the queues (name -> directory of files)."""
 
-    def __init__(self, nodes: NodesList, queues: Mapping[str, Path], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        nodes: NodesList,
+        queues: Mapping[str, Path],
+        clock: Callable[[], float] = time.time,
+        *,
+        counted: Callable[[], Mapping[str, float]] | None = None,
+    ) -> None:
+        """`counted` gives the numbers of whoever takes reports here; without it they are those counted through this."""
         self.registry = CollectorRegistry()
-        self._reports = Counter("rudder_relayd_reports_total", "Agent run reports", ["status"], registry=self.registry)
-        for status in ("ok", "error", "invalid", "forward_ok", "forward_error"):
-            self._reports.labels(status)
-        self._inventories = Counter(
-            "rudder_relayd_inventories_total", "Agent inventories", ["status"], registry=self.registry
-        )
-        for status in ("forward_ok", "forward_error"):
-            self._inventories.labels(status)
-        self._durations = Histogram(
-            "rudder_relayd_reports_processing_duration_seconds",
-            "Reports processing",
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
+        self._counters = Counters()
+        self.registry.register(_Counted(counted or self._counters.snapshot))
         self._requests = Counter(
             "quarterdeck_relay_requests_total", "Requests answered", ["operation", "status"], registry=self.registry
         )
@@ -58,15 +53,15 @@ class Metrics:
 
     def report(self, status: ReportStatus) -> None:
         """One report came to an end."""
-        self._reports.labels(status).inc()
+        self._counters.report(status)
 
     def inventory(self, status: InventoryStatus) -> None:
         """One inventory was passed on, or could not be."""
-        self._inventories.labels(status).inc()
+        self._counters.inventory(status)
 
     def processed(self, seconds: float) -> None:
         """One report was worked on for so long, with or without success."""
-        self._durations.observe(seconds)
+        self._counters.processed(seconds)
 
     def request(self, operation: str, status: int) -> None:
         """One request was answered."""
@@ -75,6 +70,30 @@ class Metrics:
     def text(self) -> bytes:
         """Everything, in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+class _Counted(Collector):
+    def __init__(self, counted: Callable[[], Mapping[str, float]]) -> None:
+        self._counted = counted
+
+    def collect(self) -> Iterable[Metric]:
+        numbers = self._counted()
+        reports = CounterMetricFamily("rudder_relayd_reports", "Agent run reports", labels=["status"])
+        inventories = CounterMetricFamily("rudder_relayd_inventories", "Agent inventories", labels=["status"])
+        for name, number in numbers.items():
+            family, _, status = name.partition(".")
+            if family in ("reports", "inventories"):
+                (reports if family == "reports" else inventories).add_metric([status], number)
+        durations = HistogramMetricFamily("rudder_relayd_reports_processing_duration_seconds", "Reports processing")
+        durations.add_metric([], counters.buckets(numbers), numbers["seconds.sum"])
+        failures = CounterMetricFamily(
+            "quarterdeck_transient_failures", "Things that will be tried again", value=numbers["transient_failures"]
+        )
+        aside = CounterMetricFamily("quarterdeck_quarantined", "Things set aside", value=numbers["quarantined"])
+        success = GaugeMetricFamily(
+            "quarterdeck_last_success_timestamp_seconds", "When a report was kept last", value=numbers["last_success"]
+        )
+        return (reports, inventories, durations, failures, aside, success)
 
 
 class _Nodes(Collector):
