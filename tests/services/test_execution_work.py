@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from quarterdeck.core.accounts import SYSTEM, Account
-from quarterdeck.core.connections import Connection, Defaults
+from quarterdeck.core.connections import Address, Connection, Defaults
 from quarterdeck.core.errors import Forbidden
 from quarterdeck.core.ids import AccountId, NodeId
 from quarterdeck.core.jobs import Exec, Job, JobRef, Sequence
@@ -152,6 +152,14 @@ def test_policies_narrow_the_nodes_of_a_run(bench: Bench) -> None:
     bench.site(policies=lambda: tuple(found))
 
     assert [one.resource.name for one in bench.select().nodes] == ["web"]
+
+
+def test_there_may_be_more_nodes_than_a_statement_has_parameters(bench: Bench) -> None:
+    here = Address("h7.example.org")
+    bench.ctx.store.host_keys.see(here, "ssh-ed25519 AAAA", trusted=True)
+    addresses = [Address(f"h{number}.example.org") for number in range(70_000)]
+
+    assert [one.address for one in bench.ctx.store.host_keys.of(addresses)] == [here]
 
 
 def test_without_a_filter_nobody_but_the_server_is_meant(bench: Bench) -> None:

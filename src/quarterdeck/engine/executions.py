@@ -163,14 +163,14 @@ class Executions:
     async def _claimed(self, execution_id: int, owner: int | None) -> Claimed | None:
         try:
             return await self._once(lambda ctx: self._claim(ctx, execution_id, owner))
-        except (WrongKey, QuarterdeckError) as error:
+        except QuarterdeckError as error:
             if isinstance(error, Conflict | Unavailable) and not isinstance(error, WrongKey):
                 log.warning("execution %d has to wait: %s", execution_id, error.message)
                 return None
             reason = error.message
-        except Exception as error:
+        except Exception:
             log.exception("execution %d cannot be run", execution_id)
-            reason = f"Internal error: {error}"
+            reason = "Internal error; the server's log says more."
         await self._once(lambda ctx: execution_work.fail(ctx, execution_id, self._worker, owner, reason))
         return None
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import sqlalchemy
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from quarterdeck.core.connections import Address
 from quarterdeck.storage.tables import host_keys
@@ -41,7 +41,9 @@ class HostKeyTable:
     def of(self, addresses: Iterable[Address]) -> list[HostKeyRecord]:
         """The keys of these hosts."""
         wanted = set(addresses)
-        query = sqlalchemy.select(host_keys).where(host_keys.c.host.in_({one.host for one in wanted}))
+        # One parameter, however many hosts: a statement takes 65,535 at most.
+        hosts = sqlalchemy.literal(sorted({one.host for one in wanted}), ARRAY(sqlalchemy.Text))
+        query = sqlalchemy.select(host_keys).where(host_keys.c.host == sqlalchemy.any_(hosts))
         found = (_from_row(row) for row in self._store.rows(query))
         return [record for record in found if record.address in wanted]
 
