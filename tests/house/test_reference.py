@@ -20,7 +20,7 @@ from quarterdeck.web.operation import Operation
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 #: How many operations of the Rudder reference are not served yet. Lower it when it shrinks; never raise it.
-NOT_YET = 80
+NOT_YET = 78
 RELAY_NOT_YET = 1
 
 

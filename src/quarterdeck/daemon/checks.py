@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from quarterdeck.core.errors import Invalid, QuarterdeckError, Unavailable
-from quarterdeck.daemon import administration, first_start, sites, supervisor, tls
+from quarterdeck.daemon import administration, first_start, places, sites, supervisor, tls
 from quarterdeck.daemon.config import Config
 from quarterdeck.formats import aclpolicy
 from quarterdeck.storage import embedded, migrate
@@ -109,7 +109,7 @@ def _port(config: Config) -> Finding:
     host, port = config.address
     process = supervisor.serving_process(config.data)
     if process is None:
-        with supervisor.listening(host, port):
+        with places.listening(host, port):
             return Finding("port", good=True, text=f"{host}:{port} is free")
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not listened at
     try:

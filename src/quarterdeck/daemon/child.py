@@ -20,12 +20,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from quarterdeck.daemon.config import Config
+from quarterdeck.daemon.serving import API_DRAIN_SECONDS, CIPHERS, start_logging
 
 #: How long a process may take to end by itself after its supervisor has gone.
 ORPHAN_SECONDS = 10.0
-API_DRAIN_SECONDS = 5
 PR_SET_PDEATHSIG = 1
-CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 class Link:
@@ -148,16 +147,3 @@ def prepare(*, migrate: bool) -> None:
     except QuarterdeckError as error:
         link.send(error=error.message)
         sys.exit(1)
-
-
-def start_logging(config: Config) -> None:
-    """Lines on standard error: time, level, where from, what."""
-    import logging
-
-    logging.basicConfig(
-        level=config.log.level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    for chatty in ("alembic", "uvicorn"):
-        logging.getLogger(chatty).setLevel(logging.DEBUG if config.log.level == "debug" else logging.WARNING)

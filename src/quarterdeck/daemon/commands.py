@@ -27,7 +27,8 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run a command line, this process's own by default, and exit. A known error becomes its sentence and status 1."""
-    from quarterdeck.daemon import runbook_commands  # noqa: F401  # it adds its commands, and takes what stands here
+    # They add their commands, and take what stands here.
+    from quarterdeck.daemon import relay_commands, runbook_commands  # noqa: F401
 
     try:
         quarterdeckd.main(arguments, prog_name="quarterdeckd", standalone_mode=True)

@@ -204,6 +204,22 @@ class Relay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cleanup_seconds: Annotated[
         float, _says("How often files from node to node are looked through for those whose time is over.", gt=0)
     ] = 600.0
+    state_directory: Annotated[
+        str,
+        _says(
+            "Only for `quarterdeckd relay`: the agent's state directory with the node that this relay is. Empty means "
+            "`agent` in the data directory."
+        ),
+    ] = ""
+    mirror_seconds: Annotated[
+        float,
+        _says(
+            "Only for `quarterdeckd relay`: how often the server above is asked for what changed of nodes list, "
+            "policies and shared folder.",
+            gt=0,
+            le=86400,
+        ),
+    ] = 30.0
     certificate_header: Annotated[
         str, _says("The header in which a trusted proxy passes on the certificate (PEM) that a client has shown.")
     ] = "X-SSL-Client-Cert"

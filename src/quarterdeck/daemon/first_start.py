@@ -6,8 +6,6 @@ Every step may be killed and is completed by the next start. A secret is on disk
 
 from __future__ import annotations
 
-import hashlib
-import shlex
 import socket
 import threading
 from datetime import UTC, datetime, timedelta
@@ -16,10 +14,9 @@ from urllib.parse import urlsplit
 
 from quarterdeck.core.accounts import Access
 from quarterdeck.core.errors import Conflict, Unavailable
-from quarterdeck.daemon import administration, tls
+from quarterdeck.daemon import administration, enrolment_lines, tls
 from quarterdeck.daemon.config import Config
 from quarterdeck.daemon.whole_files import write_whole
-from quarterdeck.formats import agent_file
 from quarterdeck.services import accounts, enrolment, initial, techniques
 from quarterdeck.services.context import Context
 from quarterdeck.storage import migrate as migrations
@@ -32,8 +29,6 @@ ENROLMENT_DAYS = 7
 #: No machine with this program has an earlier date: its clock has no battery.
 EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
 NAME_PATIENCE_SECONDS = 0.2
-INSTALLED_AGENT = "/usr/local/bin/quarterdeck-agent"
-AGENT_PATH = "/quarterdeck/agent/1/quarterdeck-agent.pyz"
 
 
 def prepare(config: Config, *, migrate: bool) -> str:
@@ -134,26 +129,6 @@ def banner(config: Config, enrolment_secret: str, until: datetime | None, *, fir
 
 
 def enrolment_line(config: Config, secret: str) -> str:
-    """One line for a shell that fetches the agent, checks that it is ours, installs it and enrols its machine.
-
-    The agent is installed as /usr/local/bin/quarterdeck-agent, or as $QUARTERDECK_AGENT_PROGRAM says.
-    """
-    name = AGENT_PATH.rpartition("/")[2]
-    digest = hashlib.sha256(agent_file.agent_file()).hexdigest()
-    steps = ["umask 077", "d=$(mktemp -d)", 'cd "$d"']
-    trust, pin = "", ""
-    if config.tls:
-        kept = tls.files(config.data)
-        pem = " ".join(f"'{line}'" for line in kept.ca_certificate.read_text().split("\n") if line)
-        steps.append(f"printf '%s\\n' {pem} > ca.pem")
-        trust = " --cacert ca.pem"
-        pin = f" --pin {tls.spki_pin(kept.server_certificate.read_bytes())}"
-    steps += [
-        f"curl -fsS{trust} -o {name} {shlex.quote(config.public_url + AGENT_PATH)}",
-        f"echo '{digest}  {name}' | sha256sum -c -",
-        f'p="${{QUARTERDECK_AGENT_PROGRAM:-{INSTALLED_AGENT}}}"',
-        f'install -m 755 {name} "$p"',
-        'cd / && rm -r "$d"',
-        f'python3 "$p" enroll --server {shlex.quote(config.public_url)}{pin} --token {secret}',
-    ]
-    return f"({' && '.join(steps)})"
+    """The line that enrols a machine at this server; see `enrolment_lines.py`."""
+    kept = tls.files(config.data) if config.tls else None
+    return enrolment_lines.line(config.public_url, kept, secret)

@@ -13,6 +13,7 @@ import anyio
 
 from quarterdeck.core import accounts
 from quarterdeck.core.accounts import SYSTEM
+from quarterdeck.core.ids import ROOT
 from quarterdeck.daemon import config as settings
 from quarterdeck.daemon.config import Config
 from quarterdeck.dialects.relay import callers, version
@@ -25,12 +26,17 @@ from quarterdeck.engine.intake import QUARANTINE
 from quarterdeck.engine.inventory_watcher import FAILED as FAILED_INVENTORIES
 from quarterdeck.engine.inventory_watcher import INCOMING as INVENTORY_DIRECTORIES
 from quarterdeck.engine.run_logs import FAILED, INCOMING
+from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying import counters
+from quarterdeck.relaying.addresses import Addresses
 from quarterdeck.relaying.drop_directory import INVENTORIES, REPORTS, Rules
 from quarterdeck.relaying.failed_files import FailedFiles
+from quarterdeck.relaying.folder_trees import FolderTree
+from quarterdeck.relaying.links import Signer
 from quarterdeck.relaying.metrics import Metrics
 from quarterdeck.relaying.nodes_list import Listing, NodesList
 from quarterdeck.relaying.quarantine import Inventories, Quarantine, Records, ReportFiles
+from quarterdeck.relaying.shared_file_hops import Hops
 from quarterdeck.relaying.shared_files import SharedFiles
 from quarterdeck.relaying.shared_folder import SharedFolder
 from quarterdeck.relaying.spool import Spool
@@ -47,8 +53,10 @@ _FRESH_SECONDS = 10.0
 NEW_INVENTORIES, UPDATED_INVENTORIES = INVENTORY_DIRECTORIES
 
 
-def root(config: Config, database: Database) -> RelayEdge:
-    """The relay API of the root server."""
+def root(
+    config: Config, database: Database, key: SigningKey | None = None, addresses: Addresses | None = None
+) -> RelayEdge:
+    """The relay API of the root server. Without a key and addresses it reaches no relays below it."""
     bodies, folder = config.data / "spool" / "bodies", shared_folder(config)
     for directory in (bodies, folder):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -71,10 +79,13 @@ def root(config: Config, database: Database) -> RelayEdge:
             system.check_database(ctx)
 
     nodes = NodesList(listing, fresh_seconds=_FRESH_SECONDS)
+    pass_on = None
+    if key is not None and addresses is not None:
+        pass_on = Hops(nodes, addresses, Signer(node=ROOT, key=key)).pass_on
     parts = Parts(
         nodes=nodes,
         folder=SharedFolder(folder),
-        files=SharedFiles(config.data / "shared-files", nodes),
+        files=SharedFiles(config.data / "shared-files", nodes, pass_on),
         metrics=Metrics(
             nodes,
             {"reports": report_spool(config), "run-logs": reports_directory(config) / INCOMING},
@@ -147,6 +158,16 @@ def counters_file(config: Config) -> Path:
 def shared_folder(config: Config) -> Path:
     """The directory whose files every node may have."""
     return Path(config.relay.shared_folder) if config.relay.shared_folder else config.data / "shared-folder"
+
+
+def folder_tree(config: Config) -> FolderTree:
+    """The same as relays mirror it."""
+    return FolderTree(SharedFolder(shared_folder(config)))
+
+
+def addresses(config: Config) -> Addresses:
+    """Where the relays below this server are reached."""
+    return Addresses(config.data / "relays.json")
 
 
 def report_spool(config: Config) -> Path:

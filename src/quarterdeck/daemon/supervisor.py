@@ -9,7 +9,6 @@ settings when their turn has come: preparation, then API and workers. It imports
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -27,8 +26,9 @@ from typing import Any
 
 import msgspec
 
-from quarterdeck.core.errors import Conflict, Unavailable
+from quarterdeck.core.errors import Unavailable
 from quarterdeck.daemon.config import Config
+from quarterdeck.daemon.places import listening, own_data_directory
 from quarterdeck.daemon.whole_files import write_whole
 from quarterdeck.storage import embedded
 
@@ -41,7 +41,6 @@ WORKER_STOP_SECONDS = 20.0
 CERTIFICATE_CHECK_SECONDS = 12 * 3600.0
 PATIENCE_SECONDS = 5.0
 TOLD_FILE = "serve.json"
-BACKLOG = 512
 #: While something is awaited that no descriptor tells about.
 STEP_SECONDS = 0.02
 
@@ -63,69 +62,6 @@ def told_to_serve(data_dir: Path) -> dict[str, Any]:
         return msgspec.json.decode((data_dir / TOLD_FILE).read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError):
         return {}
-
-
-# --- what must be ours -----------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def own_data_directory(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory for this process. Raises Conflict when another `serve` holds it."""
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(data_dir / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        reason = error.strerror
-        raise Unavailable(
-            f"The data directory {data_dir} cannot be used by this user ({reason}): give another one with --data-dir, "
-            "or let this user own it."
-        ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            other = os.pread(descriptor, 20, 0).decode().strip() or "unknown"
-            message = (
-                f"Another quarterdeckd (process {other}) serves {data_dir} already: stop it first, or give another "
-            )
-            raise Conflict(message + "--data-dir.") from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A listening socket. Raises Unavailable with a sentence that says what to do."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as error:
-        raise Unavailable(f"There is no address '{host}' to listen at: correct --listen.") from error
-    listener = socket.socket(family, kind, protocol)
-    with listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        try:
-            listener.bind(address)
-            listener.listen(BACKLOG)
-        except OSError as error:
-            raise Unavailable(_cannot_listen(error, host, port)) from error
-        yield listener
-
-
-def _cannot_listen(error: OSError, host: str, port: int) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"Port {port} is in use by another program: stop it, or choose another port with --listen {host}:PORT."
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"This machine has no address {host}: listen at 0.0.0.0:{port}, or at one it has."
-    if error.errno in {errno.EACCES, errno.EPERM}:
-        return f"This user may not listen at port {port}: choose a port above 1023 with --listen {host}:PORT."
-    return f"Listening at {host}:{port} failed: {error.strerror}."
 
 
 # --- children --------------------------------------------------------------------------------------------------------

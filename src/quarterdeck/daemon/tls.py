@@ -22,6 +22,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from quarterdeck.core.errors import Unavailable
@@ -35,6 +36,7 @@ BACKDATE = timedelta(hours=1)
 POLICY_KEY_BITS = 3072
 SECRET_BYTES = 32
 ALWAYS_NAMED = ("localhost", "127.0.0.1", "::1")
+_PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,23 @@ def files(data_dir: Path) -> KeyFiles:
     return KeyFiles(data_dir / "keys")
 
 
+def initialise_relay(data_dir: Path, public_url: str, now: datetime, node_key: bytes) -> KeyFiles:
+    """The same for a relay, whose HTTPS key is the key (PEM) that it has as a node: who knows the node can pin it.
+
+    It signs no policies and keeps no secrets, so it gets no keys for that.
+    """
+    kept = files(data_dir)
+    try:
+        kept.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _ensure(kept.ca_key, lambda: _private_pem(ec.generate_private_key(ec.SECP256R1())))
+        if not kept.server_key.exists() or kept.server_key.read_bytes() != node_key:
+            write_whole(kept.server_key, node_key)
+        _certify(kept, data_dir, public_url, now)
+    except OSError as error:
+        raise Unavailable(f"The keys in {kept.directory} cannot be used: {error.strerror}.") from error
+    return kept
+
+
 def initialise(data_dir: Path, public_url: str, now: datetime) -> KeyFiles:
     """Make what is missing and renew the server's certificate when its names change or its end is near.
 
@@ -96,13 +115,17 @@ def initialise(data_dir: Path, public_url: str, now: datetime) -> KeyFiles:
         _ensure(kept.server_key, lambda: _private_pem(ec.generate_private_key(ec.SECP256R1())))
         _ensure(kept.policy_key, lambda: _private_pem(rsa.generate_private_key(65537, POLICY_KEY_BITS)))
         _ensure(kept.secret_key, lambda: base64.b64encode(secrets.token_bytes(SECRET_BYTES)) + b"\n")
-        _ensure(kept.ca_certificate, lambda: _ca_certificate(_ec_key(kept.ca_key), now))
-        refuse_wrong_clock(data_dir, now)
-        if server_certificate_is_due(data_dir, public_url, now):
-            write_whole(kept.server_certificate, _server_certificate(kept, names(public_url), now))
+        _certify(kept, data_dir, public_url, now)
     except OSError as error:
         raise Unavailable(f"The keys in {kept.directory} cannot be used: {error.strerror}.") from error
     return kept
+
+
+def _certify(kept: KeyFiles, data_dir: Path, public_url: str, now: datetime) -> None:
+    _ensure(kept.ca_certificate, lambda: _ca_certificate(_ec_key(kept.ca_key), now))
+    refuse_wrong_clock(data_dir, now)
+    if server_certificate_is_due(data_dir, public_url, now):
+        write_whole(kept.server_certificate, _server_certificate(kept, names(public_url), now))
 
 
 def secret(data_dir: Path) -> bytes | None:
@@ -150,7 +173,7 @@ def server_certificate_is_due(data_dir: Path, public_url: str, now: datetime) ->
         certificate.verify_directly_issued_by(_certificate(kept.ca_certificate))
     except (ValueError, TypeError, InvalidSignature):
         return True
-    if certificate.public_key() != _ec_key(kept.server_key).public_key():
+    if certificate.public_key() != _server_key(kept).public_key():
         return True
     return names_in(certificate) != set(names(public_url)) or now > certificate.not_valid_after_utc - RENEW_BEFORE
 
@@ -187,13 +210,25 @@ def _private_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
 
 
 def _ec_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
-    except ValueError as error:
-        raise Unavailable(f"The key {path} is damaged; restore it from a backup.") from error
+    key = _key(path)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise Unavailable(f"The key {path} is of another kind than expected; restore it from a backup.")
     return key
+
+
+def _server_key(kept: KeyFiles) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
+    """Ours, or a relay's."""
+    key = _key(kept.server_key)
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise Unavailable(f"The key {kept.server_key} is of another kind than expected; restore it from a backup.")
+    return key
+
+
+def _key(path: Path) -> PrivateKeyTypes:
+    try:
+        return serialization.load_pem_private_key(path.read_bytes(), None)
+    except ValueError as error:
+        raise Unavailable(f"The key {path} is damaged; restore it from a backup.") from error
 
 
 def _certificate(path: Path) -> x509.Certificate:
@@ -204,7 +239,7 @@ def _certificate(path: Path) -> x509.Certificate:
 
 
 def _builder(
-    subject: str, issuer: x509.Name | None, public: ec.EllipticCurvePublicKey, now: datetime, days: int
+    subject: str, issuer: x509.Name | None, public: _PublicKey, now: datetime, days: int
 ) -> x509.CertificateBuilder:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
     return (
@@ -245,7 +280,7 @@ def _ca_certificate(key: ec.EllipticCurvePrivateKey, now: datetime) -> bytes:
 
 
 def _server_certificate(kept: KeyFiles, wanted: tuple[str, ...], now: datetime) -> bytes:
-    authority, key = _certificate(kept.ca_certificate), _ec_key(kept.server_key)
+    authority, key = _certificate(kept.ca_certificate), _server_key(kept)
     identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     certificate = (
         _builder("quarterdeck", authority.subject, key.public_key(), now, SERVER_DAYS)

@@ -66,6 +66,8 @@ def application(config: Config) -> Starlette:
         started_at=datetime.now(UTC),
         facts=_facts(config),
         follow=follower.follow,
+        folder=relays.folder_tree(config),
+        addresses=relays.addresses(config),
     )
     dialects: dict[str, Dialect] = {
         RUDDER_PREFIX: RudderDialect(
@@ -84,7 +86,7 @@ def application(config: Config) -> Starlette:
         ),
     }
 
-    relay = relays.root(config, database)
+    relay = relays.root(config, database, native.signing_key, native.addresses)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

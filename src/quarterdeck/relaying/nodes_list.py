@@ -23,10 +23,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """One state of the list. `keys` are public keys or certificates, PEM, of those nodes that have any."""
+    """One state of the list. `keys` are public keys or certificates, PEM, of those nodes that have any.
+
+    `relays` are those that may serve others, and `server` is who stands above us, where that is known.
+    """
 
     topology: Topology
     keys: Mapping[NodeId, tuple[str, ...]] = field(default_factory=dict)
+    relays: frozenset[NodeId] = frozenset()
+    server: NodeId | None = None
 
     def knows(self, node: NodeId) -> bool:
         """Whether a node stands on the list, or is one whose key is known."""

@@ -68,7 +68,8 @@ class SharedFolder:
 
     def open(self, parts: tuple[str, ...]) -> OpenedFile:
         """A file below the directory. Raises NotFound, and NotAFile for what is there and cannot be given."""
-        path = self.root.joinpath(*parts)
+        root = self.root  # once: a mirror moves on to another
+        path = root.joinpath(*parts)
         try:
             # Not blocking: a pipe that nobody writes would hold this thread for ever.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -77,15 +78,15 @@ class SharedFolder:
         except OSError as error:
             raise NotAFile(f"The file cannot be read: {error.strerror}.", detail=str(error)) from error
         try:
-            return self._checked(descriptor, path.name)
+            return self._checked(descriptor, path.name, root)
         except BaseException:
             os.close(descriptor)
             raise
 
-    def _checked(self, descriptor: int, name: str) -> OpenedFile:
+    def _checked(self, descriptor: int, name: str, root: Path) -> OpenedFile:
         # Where the file really is, asked after it was opened: nobody can put a link in between.
         really = Path(f"/proc/self/fd/{descriptor}").readlink()
-        if not really.is_relative_to(self.root.resolve()):
+        if not really.is_relative_to(root.resolve()):
             raise NotFound("There is no such file.", detail=f"{really} is outside of the shared folder")
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

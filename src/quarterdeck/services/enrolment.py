@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import logging
 import uuid
@@ -12,10 +13,11 @@ from datetime import datetime
 from quarterdeck.core.agent_requests import BadSignature, BadToken, Signed
 from quarterdeck.core.enrolment import EnrolmentToken
 from quarterdeck.core.errors import Conflict, Invalid
+from quarterdeck.core.events import NodeChanged
 from quarterdeck.core.ids import ROOT, NodeId, is_node_id
 from quarterdeck.core.nodes import AgentKey, KeyStatus, Node, NodeStatus
 from quarterdeck.formats import inventory_json, signature
-from quarterdeck.services import accounts, nodes
+from quarterdeck.services import accounts, nodes, relays
 from quarterdeck.services.agent_requests import Gate
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Provenance
@@ -66,10 +68,11 @@ def revoke_token(ctx: Context, token_id: str) -> None:
     ctx.store.enrolment_tokens.remove(token_id)
 
 
-def enroll(ctx: Context, gate: Gate, signed: Signed, request: Request) -> NodeStatus:
+def enroll(ctx: Context, gate: Gate, signed: Signed, request: Request, *, voucher: str = "") -> NodeStatus:
     """A machine asks to become a node, or a known one asks again; what it is afterwards.
 
-    The token comes first, so that strangers learn nothing else. Raises BadToken, ClockSkew, BadSignature, Invalid.
+    `voucher` is that of the relay it came through, if any: that one serves it from then on. The token comes first, so
+    that strangers learn nothing else. Raises BadToken, ClockSkew, BadSignature, Invalid, Forbidden.
     """
     token = _token_of(ctx, request.token)
     if token is None:
@@ -80,15 +83,16 @@ def enroll(ctx: Context, gate: Gate, signed: Signed, request: Request) -> NodeSt
         raise Invalid("The certificate belongs to another node: the UID of its subject is not the node's id.")
     inventory_json.check_hostname(request.hostname)
     gate.admit_stranger(ctx, signed, request.certificate)
+    server = relays.through(ctx, gate, voucher, base64.b64encode(signed.signature).decode())
     ctx.store.by = Provenance(
         actor=f"enrolment token {token.name}", reason="Enrolment", request_id=ctx.store.by.request_id
     )
-    status = _present(ctx, token, request)
+    status = _present(ctx, token, request, server)
     ctx.store.nodes.touch(request.node)
     return status
 
 
-def _present(ctx: Context, token: EnrolmentToken, request: Request) -> NodeStatus:
+def _present(ctx: Context, token: EnrolmentToken, request: Request, server: NodeId) -> NodeStatus:
     node = ctx.store.nodes.find(request.node, lock=True)
     if node is not None and node.status is not NodeStatus.DELETED and _has_key(node):
         if not signature.same_key(node.key.pem, request.certificate):
@@ -96,15 +100,16 @@ def _present(ctx: Context, token: EnrolmentToken, request: Request) -> NodeStatu
                 "This node is known here with another key. If its key was replaced on purpose, an administrator must"
                 " reset the key of the node or delete the node first."
             )
+        _move(ctx, node, server)
         if node.status is NodeStatus.PENDING and token.accept and ctx.store.enrolment_tokens.use(token.id):
             return _accept(ctx, token, node.id)
         return node.status
     if not ctx.store.enrolment_tokens.use(token.id):
         raise BadToken("The enrolment token is used up; ask the administrator of the server for a new one.")
-    fresh = Node(id=NodeId(request.node), hostname=request.hostname, status=NodeStatus.PENDING)
+    fresh = Node(id=NodeId(request.node), hostname=request.hostname, status=NodeStatus.PENDING, policy_server=server)
     known = node if node is not None and node.status is not NodeStatus.DELETED else fresh
     key = AgentKey(pem=request.certificate, status=KeyStatus.CERTIFIED)
-    told = replace(known, key=key, agent_version=request.agent_version)
+    told = replace(known, key=key, agent_version=request.agent_version, policy_server=server)
     if node is None:
         ctx.store.nodes.add(told)
     else:
@@ -112,6 +117,14 @@ def _present(ctx: Context, token: EnrolmentToken, request: Request) -> NodeStatu
     if told.status is NodeStatus.PENDING and token.accept:
         return _accept(ctx, token, told.id)
     return told.status
+
+
+def _move(ctx: Context, node: Node, server: NodeId) -> None:
+    """From now on another server serves the node."""
+    if server not in (node.policy_server, node.id):
+        ctx.store.nodes.replace(replace(node, policy_server=server))
+        if node.status is NodeStatus.ACCEPTED:
+            ctx.emit(NodeChanged(node.id))
 
 
 def _has_key(node: Node) -> bool:

@@ -22,6 +22,7 @@ from quarterdeck.storage.database import Provenance
 
 #: Owner of properties that a machine says about itself.
 PROPERTY_PROVIDER = "inventory"
+OWN_AGENT = "quarterdeck"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,8 @@ def _told(ctx: Context, node: Node, found: Found, key: AgentKey) -> Node:
         node,
         hostname=found.hostname,
         description=node.description or found.description,
-        policy_server=found.policy_server,
+        # Our own agent does not know through whom it is served: its enrolment settled that.
+        policy_server=node.policy_server if found.agent == OWN_AGENT else found.policy_server,
         properties=merged_properties(node.properties, found.properties),
         key=key,
         agent=found.agent,

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import base64
 
-from quarterdeck.core.agent_requests import Signed
-from quarterdeck.core.errors import Unauthenticated
-from quarterdeck.core.ids import NodeId
-from quarterdeck.dialects.native import body, envelope, parts
-from quarterdeck.formats import agent, signature
+from quarterdeck.dialects.native import body, envelope, parts, signed_requests
+from quarterdeck.formats import agent, relay_documents
 from quarterdeck.services import agent_policies, enrolment, inventories, reports
+from quarterdeck.services.agent_policies import Offer
 from quarterdeck.services.context import Context
 from quarterdeck.web.operation import Answer, Request, Section
 
@@ -29,7 +27,13 @@ _INVENTORY_BYTES = 16 * 1024 * 1024
 def enroll(ctx: Context, request: Request) -> Answer:
     """Become a node, with an enrolment token and a certificate."""
     known = parts.of(request)
-    status = enrolment.enroll(ctx, known.gate, _signed(request), body.read(request, enrolment.Request))
+    status = enrolment.enroll(
+        ctx,
+        known.gate,
+        signed_requests.read(request),
+        body.read(request, enrolment.Request),
+        voucher=request.headers.get(relay_documents.HEADER_VOUCHER.lower(), ""),
+    )
     answer: agent.Enrolled = {"status": status.value, "policy_key": known.signing_key.public_pem}
     return envelope.success(answer)
 
@@ -38,26 +42,33 @@ def enroll(ctx: Context, request: Request) -> Answer:
 def fetch_policy(ctx: Context, request: Request) -> Answer:
     """Fetch the node's own policy, unless the configuration named in If-None-Match is still the present one."""
     known = parts.of(request)
-    offer = agent_policies.fetch(ctx, known.gate, known.signing_key, _signed(request), known_id=_unquoted(request))
+    offer = agent_policies.fetch(
+        ctx, known.gate, known.signing_key, signed_requests.read(request), known_id=signed_requests.known_tag(request)
+    )
+    return policy(offer)
+
+
+def policy(offer: Offer) -> Answer:
+    """A signed policy, or that the one that is known is still the present one."""
     tag = ("ETag", f'"{offer.config_id}"')
     if offer.body is None:
         return Answer(status=304, headers=(tag,))
-    signed = (agent.HEADER_SIGNATURE, base64.b64encode(offer.signature).decode())
-    return Answer(headers=(envelope.CONTENT_TYPE, tag, signed), body=offer.body)
+    signature_header = (agent.HEADER_SIGNATURE, base64.b64encode(offer.signature).decode())
+    return Answer(headers=(envelope.CONTENT_TYPE, tag, signature_header), body=offer.body)
 
 
 @section.operation("deliverReport", "POST", "/agent/1/reports", right=None, max_body=_REPORT_BYTES)
 def deliver_report(ctx: Context, request: Request) -> Answer:
     """Deliver the signed report of one run; answered once it is durable."""
     known = parts.of(request)
-    reports.receive(ctx, known.gate, known.spool, _signed(request), request.body)
+    reports.receive(ctx, known.gate, known.spool, signed_requests.read(request), request.body)
     return envelope.success({"status": "received"}, status=202)
 
 
 @section.operation("deliverInventory", "POST", "/agent/1/inventories", right=None, max_body=_INVENTORY_BYTES, long=True)
 def deliver_inventory(ctx: Context, request: Request) -> Answer:
     """Deliver a signed inventory; answered once it is kept."""
-    inventories.receive_parcel(ctx, parts.of(request).gate, _signed(request), request.body)
+    inventories.receive_parcel(ctx, parts.of(request).gate, signed_requests.read(request), request.body)
     return envelope.success({"status": "received"}, status=202)
 
 
@@ -69,21 +80,3 @@ def download_agent(ctx: Context, request: Request) -> Answer:
     if request.headers.get("if-none-match", "") == tag[1]:
         return Answer(status=304, headers=(tag,))
     return Answer(headers=(("Content-Type", "application/zip"), tag), body=known.agent_file)
-
-
-def _signed(request: Request) -> Signed:
-    """What the request claims. Raises Unauthenticated when it lacks a header."""
-    names = (agent.HEADER_NODE, agent.HEADER_TIME, agent.HEADER_NONCE, agent.HEADER_SIGNATURE)
-    values = [request.headers.get(name.lower(), "") for name in names]
-    for name, value in zip(names, values, strict=True):
-        if not value:
-            raise Unauthenticated(f"The request lacks the header {name}; requests of agents are signed.")
-    node, moment, nonce, signed = values
-    message = agent.request_message(request.method, request.target, node, moment, nonce, request.body)
-    return Signed(
-        node=NodeId(node), time=moment, nonce=nonce, signature=signature.decode_base64(signed), message=message
-    )
-
-
-def _unquoted(request: Request) -> str:
-    return request.headers.get("if-none-match", "").strip().removeprefix("W/").strip('"')

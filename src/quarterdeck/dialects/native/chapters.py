@@ -13,13 +13,17 @@ from quarterdeck.dialects.native import (
     jobs,
     projects,
     quarantine,
+    relays,
     secrets,
     server,
+    waiting_agents,
     workers,
 )
 
 SECTIONS = (
     agents.section,
+    waiting_agents.section,
+    relays.section,
     accounts.section,
     projects.section,
     jobs.section,

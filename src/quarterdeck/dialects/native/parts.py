@@ -11,8 +11,11 @@ from datetime import datetime
 from quarterdeck.core.accounts import Account
 from quarterdeck.formats import agent, agent_file
 from quarterdeck.formats.signature import SigningKey
+from quarterdeck.relaying.addresses import Addresses
+from quarterdeck.relaying.folder_trees import FolderTree
 from quarterdeck.relaying.quarantine import Quarantine
 from quarterdeck.relaying.spool import Spool
+from quarterdeck.relaying.waiting_agents import WaitingAgents
 from quarterdeck.services.agent_requests import Gate
 from quarterdeck.services.following import Event
 from quarterdeck.web.operation import Request
@@ -32,10 +35,16 @@ class Parts:
     started_at: datetime
     gate: Gate = field(default_factory=Gate)
     facts: Mapping[str, str] = field(default_factory=dict)
+    #: what relays mirror; None where there is no shared folder
+    folder: FolderTree | None = None
+    #: where relays say that they are reached; None where nobody asks
+    addresses: Addresses | None = None
     #: None where nobody listens to what executions do
     follow: Follow | None = None
     #: None where nothing is set aside
     quarantine: Quarantine | None = None
+    #: None where agents cannot wait for orders
+    waiting_agents: WaitingAgents | None = None
 
     @functools.cached_property
     def agent_file(self) -> bytes:

@@ -13,6 +13,7 @@ from quarterdeck.dialects.rudder import (
     nodes,
     not_yet,
     parameters,
+    relays,
     rules,
     status,
     techniques,
@@ -30,6 +31,7 @@ SECTIONS = (
     nodes.section,
     node_creation.section,
     inventories.section,
+    relays.section,
     not_yet.section,
 )
 OPERATIONS = tuple(operation for section in SECTIONS for operation in section.operations)

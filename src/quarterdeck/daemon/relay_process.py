@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`quarterdeckd relay`: one process without a database, wired here. What its parts do is in the room `relaying/`.
+
+It must come up and serve its nodes while the server above is away; only its enrolment needs that one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
+
+from quarterdeck.core.errors import Conflict, Unavailable
+from quarterdeck.core.ids import NodeId
+from quarterdeck.daemon import config as settings
+from quarterdeck.daemon import connections, enrolment_lines, places, proxies, serving, tls
+from quarterdeck.daemon.config import Config
+from quarterdeck.dialects.native import relayed_agents
+from quarterdeck.dialects.native.relayed_agents import RelayedAgents, RelayedEdge
+from quarterdeck.dialects.relay import callers, version
+from quarterdeck.dialects.relay.callers import Door
+from quarterdeck.dialects.relay.dialect import RelayDialect, RelayEdge
+from quarterdeck.dialects.relay.parts import Parts
+from quarterdeck.formats import agent_client
+from quarterdeck.formats.agent_client import AgentError, Identity
+from quarterdeck.formats.signature import SigningKey
+from quarterdeck.relaying.addresses import Addresses
+from quarterdeck.relaying.copies import NodesCopy, PolicyCopies
+from quarterdeck.relaying.failed_files import FailedFiles
+from quarterdeck.relaying.folder_copies import FolderCopy
+from quarterdeck.relaying.folder_trees import FolderTree
+from quarterdeck.relaying.forwarding import Forwarder
+from quarterdeck.relaying.links import Link, Signer
+from quarterdeck.relaying.metrics import Metrics
+from quarterdeck.relaying.mirror import Mirror
+from quarterdeck.relaying.nodes_list import NodesList
+from quarterdeck.relaying.shared_file_hops import Hops
+from quarterdeck.relaying.shared_files import SharedFiles
+from quarterdeck.relaying.spool import Spool
+
+log = logging.getLogger(__name__)
+
+#: While a node waits for its policy there must be time left to give it the one that is kept.
+_NODE_PATIENCE_SECONDS = 10.0
+#: A batch of 500 reports may take the server above a while.
+_BATCH_PATIENCE_SECONDS = 120.0
+#: Requests of nodes that may hang with the server above, at the same time.
+_WAITING_THREADS = 4
+_RENEWAL_SECONDS = 12 * 3600.0
+#: How long threads may take to end what they are doing.
+_STOP_SECONDS = 10.0
+
+
+def enroll(config: Config, upstream: str, pin: str, token: str, accept_wait: float) -> tuple[str, str, list[str]]:
+    """Make this relay a node of the server above it: its id, its status, what went less well. Raises Unavailable."""
+    with places.own_data_directory(config.data):
+        try:
+            return agent_client.enroll(str(state_directory(config)), upstream, pin, token, accept_wait)
+        except AgentError as error:
+            raise Unavailable(str(error)) from error
+
+
+def state_directory(config: Config) -> Path:
+    """Where the node that this relay is keeps its key."""
+    return Path(config.relay.state_directory) if config.relay.state_directory else config.data / "agent"
+
+
+def serve(config: Config, say: Callable[[str], None]) -> int:
+    """Relay until SIGTERM or SIGINT; the exit status. Raises Unavailable or Conflict when the start fails."""
+    if not config.tls:
+        raise Conflict("A relay speaks TLS: its nodes pin its key.")
+    with places.own_data_directory(config.data), places.listening(*config.address) as listener:
+        serving.start_logging(config)
+        connections.allow_many()
+        known = _identity(config)
+        kept = tls.initialise_relay(config.data, config.public_url, datetime.now(UTC), known.key)
+        relay = assemble(config, known)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                proxies.Proxied(relay.application, config.trusted_proxies, config.relay.certificate_header),
+                http=connections.ConnectionProtocol,
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=serving.API_DRAIN_SECONDS,
+                ssl_keyfile=str(kept.server_key),
+                ssl_certfile=str(kept.server_certificate),
+                ssl_ciphers=serving.CIPHERS,
+            )
+        )
+        renewal = threading.Thread(target=_renew, args=(config, known, server), name="renewal", daemon=True)
+        renewal.start()
+        say(_banner(config, known, kept))
+        with relay.working():
+            server.run(sockets=[listener])
+        return 0 if server.started else 1
+
+
+def _identity(config: Config) -> Identity:
+    try:
+        return agent_client.identity(str(state_directory(config)))
+    except AgentError as error:
+        raise Unavailable(
+            f"This relay is no node of a server yet ({error}): run `quarterdeckd relay enroll --upstream URL …` first."
+        ) from error
+
+
+def _banner(config: Config, known: Identity, kept: tls.KeyFiles) -> str:
+    line = enrolment_lines.line(config.public_url, kept, "TOKEN")
+    return "\n".join(
+        [
+            f"Relay {known.node} answers at {config.public_url}, below {known.server}.",
+            "To enrol a machine through it, paste this line there as root, with an enrolment token of the server:",
+            "",
+            line,
+            "",
+        ]
+    )
+
+
+def _renew(config: Config, known: Identity, server: uvicorn.Server) -> None:
+    """Put a new certificate into the running server in time; its key stays."""
+    waiting = threading.Event()
+    while not waiting.wait(_RENEWAL_SECONDS):
+        kept = tls.initialise_relay(config.data, config.public_url, datetime.now(UTC), known.key)
+        if server.config.ssl is not None:
+            server.config.ssl.load_cert_chain(kept.server_certificate, kept.server_key)
+
+
+# -- the parts ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relay:
+    """A relay that is put together and does nothing yet."""
+
+    application: Starlette
+    mirror: Mirror
+    forwarder: Forwarder
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Mirror and carry meanwhile, on a thread each."""
+        stop = threading.Event()
+        threads = [
+            threading.Thread(target=work, args=(stop,), name=name, daemon=True)
+            for name, work in (("mirror", self.mirror.run), ("forwarder", self.forwarder.run))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            self.mirror.wake()
+            for thread in threads:
+                thread.join(_STOP_SECONDS)
+
+
+def assemble(config: Config, known: Identity) -> Relay:
+    """The parts of one relay."""
+    me, data = NodeId(known.node), config.data
+    signer = Signer(node=me, key=SigningKey(known.key))
+
+    def up(answer_seconds: float) -> Link:
+        return Link(url=known.server, pin=known.pin, signer=signer, answer_seconds=answer_seconds)
+
+    mirrored, for_nodes = up(_NODE_PATIENCE_SECONDS * 3), up(_NODE_PATIENCE_SECONDS)
+    copy = NodesCopy(path=data / "mirror" / "nodes.json", me=me, link=mirrored, address=config.public_url)
+    nodes = NodesList(copy.load)
+    addresses = Addresses(data / "relays.json")
+    folder = FolderCopy(data / "mirror" / "folder", mirrored)
+    policies = data / "mirror" / "policies"
+    policies.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mirror = Mirror(
+        copy=copy,
+        nodes=nodes,
+        policies=PolicyCopies(policies, mirrored),
+        folder=folder,
+        seconds=config.relay.mirror_seconds,
+    )
+    carried = up(_BATCH_PATIENCE_SECONDS)
+    carried.rest_seconds = 0.0  # the forwarder waits by itself
+    spool = data / "spool" / "parcels"
+    metrics = Metrics(nodes, {"parcels": spool})
+    agents = relayed_agents.Parts(
+        certificate=known.certificate,
+        up=for_nodes,
+        nodes=nodes,
+        mirror=mirror,
+        policies=PolicyCopies(policies, for_nodes),
+        folder=FolderTree(folder.folder),
+        spool=Spool(spool),
+        addresses=addresses,
+    )
+    hops = Hops(nodes, addresses, signer, up(_NODE_PATIENCE_SECONDS * 3))
+    relay = _relay_edge(config, nodes, folder, SharedFiles(data / "shared-files", nodes, hops.pass_on), metrics, mirror)
+    return Relay(
+        application=_application(config, relay, agents),
+        mirror=mirror,
+        forwarder=Forwarder(spool, carried, FailedFiles(data / "spool" / "failed"), _counting(metrics)),
+    )
+
+
+def _counting(metrics: Metrics) -> Callable[[int, int, float], None]:
+    def count(carried: int, refused: int, seconds: float) -> None:
+        for _ in range(carried):
+            metrics.report("forward_ok")
+        for _ in range(refused):
+            metrics.report("forward_error")
+
+    return count
+
+
+def _relay_edge(
+    config: Config, nodes: NodesList, folder: FolderCopy, files: SharedFiles, metrics: Metrics, mirror: Mirror
+) -> RelayEdge:
+    bodies = config.data / "spool" / "bodies"
+    bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
+    parts = Parts(
+        nodes=nodes,
+        folder=folder.folder,
+        files=files,
+        metrics=metrics,
+        door=Door(
+            nodes=nodes,
+            networks=callers.networks(config.relay.allowed_networks),
+            certificate_header=config.relay.certificate_header.lower(),
+        ),
+        checks={"configuration": lambda: settings.check_file(config.data / settings.FILE_NAME)},
+        reloads=(mirror.wake,),
+    )
+    return RelayEdge(
+        grammar=RelayDialect(max_body=config.relay.shared_file_bytes),
+        parts=parts,
+        prefix=version.PREFIX,
+        threads=anyio.CapacityLimiter(config.threads),
+        body_directory=bodies,
+    )
+
+
+def _application(config: Config, relay: RelayEdge, agents: relayed_agents.Parts) -> Starlette:
+    edge = RelayedEdge(
+        grammar=RelayedAgents(),
+        parts=agents,
+        prefix=relayed_agents.PREFIX,
+        threads=anyio.CapacityLimiter(config.threads),
+        turns={line: anyio.CapacityLimiter(_WAITING_THREADS) for line in relayed_agents.LINES},
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with _tidying(relay.parts.files, config.relay.cleanup_seconds):
+            yield
+
+    routes = [
+        Mount(version.PREFIX, app=relay),
+        Route(version.METRICS, endpoint=relay),
+        Mount(relayed_agents.PREFIX, app=edge),
+    ]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+@asynccontextmanager
+async def _tidying(files: SharedFiles, seconds: float) -> AsyncIterator[None]:
+    async def tidy() -> None:
+        while True:
+            try:
+                await anyio.to_thread.run_sync(files.expire)
+            except OSError:
+                log.exception("Shared files could not be looked through")
+            await anyio.sleep(seconds)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(tidy)
+        try:
+            yield
+        finally:
+            group.cancel_scope.cancel()

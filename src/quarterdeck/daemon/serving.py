@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What processes that serve HTTP have in common, with a database or without."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from quarterdeck.daemon.config import Config
+
+API_DRAIN_SECONDS = 5
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+def start_logging(config: Config) -> None:
+    """Lines on standard error: time, level, where from, what."""
+    logging.basicConfig(
+        level=config.log.level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for chatty in ("alembic", "uvicorn"):
+        logging.getLogger(chatty).setLevel(logging.DEBUG if config.log.level == "debug" else logging.WARNING)

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What relays are answered, by the server and by the relays above them alike."""
+
+from __future__ import annotations
+
+from quarterdeck.dialects.native import envelope, signed_requests
+from quarterdeck.formats import relay_documents
+from quarterdeck.relaying.folder_trees import FolderTree
+from quarterdeck.web import files
+from quarterdeck.web.operation import Answer, Excerpt, Request
+
+
+def tagged(request: Request, body: bytes) -> Answer:
+    """A JSON document, or that the one that is known is still the present one."""
+    tag = relay_documents.etag(body)
+    if signed_requests.known_tag(request) == tag.strip('"'):
+        return Answer(status=304, headers=(("ETag", tag),))
+    return Answer(headers=(envelope.CONTENT_TYPE, ("ETag", tag)), body=body)
+
+
+def content(request: Request, folder: FolderTree) -> Answer:
+    """A file of the shared folder by the digest in the path. Raises NotFound."""
+    file = folder.open(request.params["digest"])
+    excerpt = Excerpt(descriptor=file.descriptor, start=0, length=file.size)
+    return files.answer(request, excerpt, file.modified_ns, "content")

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A relay's mirror of the shared folder: contents by their SHA-256, and trees of links to them.
+
+    objects/ab/abcd…   contents, each fetched once        trees/ID/…   one state of the folder, made of hard links
+    tree.json          the state that is complete here    current      names the tree that is served
+
+A state is served when it is whole: the switch is one rename. A file that cannot be fetched stays as it was, and does
+not hold up the others. What a kill left over goes with the next round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from quarterdeck.core.errors import QuarterdeckError, Unavailable
+from quarterdeck.formats import agent, relay_documents
+from quarterdeck.formats.relay_documents import FileEntry, TreeDocument
+from quarterdeck.relaying import kept_files, shared_folder
+from quarterdeck.relaying.copies import fetched
+from quarterdeck.relaying.links import Link
+from quarterdeck.relaying.shared_folder import SharedFolder
+
+log = logging.getLogger(__name__)
+
+_PIECE = 256 * 1024
+_DIGITS = frozenset("0123456789abcdef")
+
+
+class FolderCopy:
+    """One mirror. `folder` is what is served; its root moves from state to state. For one thread."""
+
+    def __init__(self, directory: Path, link: Link) -> None:
+        self._directory = directory
+        self._link = link
+        self._objects, self._trees = directory / "objects", directory / "trees"
+        for one in (self._objects, self._trees):
+            one.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._sweep()
+        self.folder = SharedFolder(self._current() or _empty(self._trees))
+        #: whoever began to open a file a moment ago still looks there
+        self._before = self.folder.root
+
+    def refresh(self) -> bool:
+        """Fetch what changed; whether another state is served now. Raises Unavailable; then nothing changes."""
+        known = kept_files.content(self._directory / "tree.json")
+        body = fetched(self._link, relay_documents.PATH_TREE, known)
+        if body is None:
+            return False
+        wanted = _checked(relay_documents.decode(body, TreeDocument).files)
+        here, complete = self._fetch_all(wanted)
+        changed = self._serve(here)
+        if complete:
+            kept_files.replace(self._directory / "tree.json", body)
+        self._clean(here)
+        return changed
+
+    # -- contents ----------------------------------------------------------------------------
+
+    def _fetch_all(self, wanted: Mapping[str, FileEntry]) -> tuple[dict[str, FileEntry], bool]:
+        """What can be served of a state, and whether that is all of it. Raises Unavailable when nobody answers."""
+        here: dict[str, FileEntry] = {}
+        complete = True
+        for path, entry in wanted.items():
+            try:
+                if not self._object(entry.sha256).exists():
+                    self._fetch(entry)
+                here[path] = entry
+            except Unavailable as error:
+                if self._link.rests:
+                    raise
+                log.warning("The file %s of the shared folder stays as it is here: %s", path, error.message)
+                complete = False
+                if (old := self._served(path)) is not None:
+                    here[path] = old
+        return here, complete
+
+    def _fetch(self, entry: FileEntry) -> None:
+        place = self._object(entry.sha256)
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=kept_files.UNFINISHED, dir=self._objects)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "w+b") as file:
+                self._link.download(f"{relay_documents.PATH_FILES}/{entry.sha256}", file, entry.size)
+                file.flush()
+                file.seek(0)
+                if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+                    raise Unavailable("It changed while it was fetched.")
+                os.fsync(file.fileno())
+            os.utime(temporary, ns=(entry.modified, entry.modified))
+            temporary.rename(place)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _served(self, path: str) -> FileEntry | None:
+        """What is served at a path now, kept as an object again where that is needed."""
+        try:
+            with self.folder.opened(shared_folder.segments(path)) as file:
+                digest = self.folder.digest(file, "sha256").hex()
+                entry = FileEntry(sha256=digest, size=file.size, modified=file.modified_ns)
+        except QuarterdeckError:
+            return None
+        return entry if self._object(digest).exists() else None
+
+    def _object(self, digest: str) -> Path:
+        return self._objects / digest[:2] / digest
+
+    # -- trees -------------------------------------------------------------------------------
+
+    def _serve(self, files: Mapping[str, FileEntry]) -> bool:
+        """Make a tree of these and serve it; False when it is the one that is served already."""
+        name = agent.digest(relay_documents.encode(TreeDocument(dict(files))))[:32]
+        place = self._trees / name
+        if self._current() == place:
+            return False
+        if not place.exists():
+            temporary = Path(tempfile.mkdtemp(prefix=kept_files.UNFINISHED, dir=self._trees))
+            for path, entry in files.items():
+                target = temporary.joinpath(*shared_folder.segments(path))
+                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                os.link(self._object(entry.sha256), target)
+            temporary.rename(place)
+        kept_files.replace(self._directory / "current", name.encode())
+        self._before, self.folder.root = self.folder.root, place
+        return True
+
+    def _current(self) -> Path | None:
+        name = (kept_files.content(self._directory / "current") or b"").decode(errors="replace")
+        place = self._trees / name
+        return place if name and place.is_dir() else None
+
+    # -- what nobody needs -------------------------------------------------------------------
+
+    def _clean(self, files: Mapping[str, FileEntry]) -> None:
+        """Remove other trees, and contents that no tree has. Who reads one now goes on reading."""
+        for tree in self._trees.iterdir():
+            if tree not in (self.folder.root, self._before):
+                shutil.rmtree(tree, ignore_errors=True)
+        needed = {entry.sha256 for entry in files.values()}
+        for found in self._objects.glob("??/*"):
+            if found.name not in needed:
+                found.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        kept_files.sweep(self._objects)
+        kept_files.sweep(self._directory)
+        for left in self._trees.glob(f"{kept_files.UNFINISHED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _checked(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
+    """Those files whose path stays below the folder, and can stand beside the others."""
+    found: dict[str, FileEntry] = {}
+    for path, entry in files.items():
+        if "/".join(_segments(path)) == path and len(entry.sha256) == 64 and set(entry.sha256) <= _DIGITS:
+            found[path] = entry
+        else:
+            log.warning("The file %r of the shared folder above is left out: that is no path.", path)
+    return found
+
+
+def _segments(path: str) -> Iterable[str]:
+    try:
+        return shared_folder.segments(path)
+    except QuarterdeckError:
+        return ()
+
+
+def _empty(trees: Path) -> Path:
+    place = trees / "empty"
+    place.mkdir(mode=0o700, exist_ok=True)
+    return place

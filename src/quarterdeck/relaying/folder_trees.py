@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shared folder as relays mirror it: which files there are, with their digests, and each by its digest."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from quarterdeck.core.errors import NotFound, QuarterdeckError
+from quarterdeck.formats import relay_documents
+from quarterdeck.formats.relay_documents import FileEntry, TreeDocument
+from quarterdeck.relaying import shared_folder
+from quarterdeck.relaying.shared_folder import OpenedFile, SharedFolder
+
+log = logging.getLogger(__name__)
+
+#: The folder is not looked through more often, however many relays ask.
+_FRESH_SECONDS = 2.0
+
+
+class FolderTree:
+    """The tree of one shared folder. Safe for threads."""
+
+    def __init__(self, folder: SharedFolder, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._made_at: float | None = None
+        self._document = b""
+        self._paths: dict[str, tuple[str, ...]] = {}
+
+    def document(self) -> bytes:
+        """The tree as relays get it, at most two seconds old."""
+        with self._lock:
+            now = self._clock()
+            if self._made_at is None or now - self._made_at > _FRESH_SECONDS:
+                self._look()
+                self._made_at = self._clock()
+            return self._document
+
+    def open(self, digest: str) -> OpenedFile:
+        """A file with this SHA-256 (hex), as of the last look; it may have changed since. Raises NotFound."""
+        parts = self._paths.get(digest)
+        if parts is None:
+            raise NotFound("There is no file with this content in the shared folder.")
+        return self._folder.open(parts)
+
+    def _look(self) -> None:
+        files: dict[str, FileEntry] = {}
+        paths: dict[str, tuple[str, ...]] = {}
+        for parts in self._walk():
+            try:
+                with self._folder.opened(parts) as file:
+                    digest = self._folder.digest(file, "sha256").hex()
+                    entry = FileEntry(sha256=digest, size=file.size, modified=file.modified_ns)
+            except QuarterdeckError:
+                continue  # no file, or gone meanwhile
+            files["/".join(parts)] = entry
+            paths[digest] = parts
+        self._document, self._paths = relay_documents.encode(TreeDocument(files)), paths
+
+    def _walk(self) -> Iterator[tuple[str, ...]]:
+        """The paths of all that could be asked for; links to directories are not followed."""
+        root = self._folder.root
+        for directory, _, names in os.walk(root):
+            for name in names:
+                path = os.path.relpath(os.path.join(directory, name), root)  # noqa: PTH118  # os.walk gives texts
+                try:
+                    path.encode()
+                    yield shared_folder.segments(path)
+                except (UnicodeEncodeError, QuarterdeckError):
+                    log.warning(
+                        "Relays do not get the file %r of the shared folder: its name cannot be asked for.", path
+                    )

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rounds in which a relay fetches what changed above it: its nodes list, their policies, the shared folder.
+
+One part that fails does not hold up the others. A round comes every so many seconds, and when somebody asks for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from quarterdeck.core.errors import QuarterdeckError
+from quarterdeck.relaying.copies import NodesCopy, PolicyCopies
+from quarterdeck.relaying.folder_copies import FolderCopy
+from quarterdeck.relaying.nodes_list import NodesList
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Mirror:
+    """Everything that a relay mirrors."""
+
+    copy: NodesCopy
+    nodes: NodesList
+    policies: PolicyCopies
+    folder: FolderCopy
+    seconds: float
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _wanted: threading.Event = field(default_factory=threading.Event)
+    _complained: bool = False
+
+    def run(self, stop: threading.Event) -> None:
+        """Round after round until told to stop; `wake` begins the next one at once."""
+        while not stop.is_set():
+            self.round()
+            # Spread: the relays of a site that started together must not ask together for ever.
+            self._wanted.wait(self.seconds * random.uniform(0.8, 1.2))  # noqa: S311  # nothing secret
+            self._wanted.clear()
+
+    def wake(self) -> None:
+        """Begin a round now, or end the waiting of `run`."""
+        self._wanted.set()
+
+    def refresh_nodes(self) -> None:
+        """Fetch the nodes list if it changed; it is in use when this returns. Raises Unavailable."""
+        with self._lock:
+            if self.copy.refresh():
+                self.nodes.reload()
+
+    def round(self) -> bool:
+        """Fetch everything that changed; whether all of it could be asked for."""
+        done = [self._try(part) for part in (self.refresh_nodes, self._refresh_policies, self._refresh_folder)]
+        if all(done) and self._complained:
+            log.info("The server above answers again.")
+            self._complained = False
+        return all(done)
+
+    def _refresh_policies(self) -> None:
+        self.policies.refresh()
+
+    def _refresh_folder(self) -> None:
+        if self.folder.refresh():
+            log.info("The shared folder has changed.")
+
+    def _try(self, part: Callable[[], None]) -> bool:
+        try:
+            part()
+        except (QuarterdeckError, OSError) as error:
+            if not self._complained:  # once, not every round of a long night
+                log.warning("What is mirrored stays as it is: %s", error)
+                self._complained = True
+            return False
+        return True

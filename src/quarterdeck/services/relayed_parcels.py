@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports and inventories that relays bring, many at once: verified with the keys of the nodes that made them.
+
+A batch may come twice, since a relay that was killed does not know what was acknowledged: a run is known by its node
+and its beginning, an inventory by its content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from quarterdeck.core.agent_requests import Signed, UnknownNode
+from quarterdeck.core.errors import Invalid
+from quarterdeck.core.ids import NodeId
+from quarterdeck.core.nodes import NodeStatus
+from quarterdeck.formats import agent, relay_documents, signature
+from quarterdeck.formats.relay_documents import Refused, Slip, Taken
+from quarterdeck.relaying.spool import Spool
+from quarterdeck.services import inventories, relays, reports
+from quarterdeck.services.agent_requests import Gate
+from quarterdeck.services.context import Context
+from quarterdeck.storage.agent_requests import KnownKey
+
+
+class _Stranger(Invalid):
+    """The parcel is of nobody below this relay."""
+
+
+def receive(ctx: Context, gate: Gate, spool: Spool, signed: Signed, body: bytes) -> Taken:
+    """Take a batch; reports are durable when this returns, inventories with the transaction.
+
+    Raises the errors of `relays.admit`, Invalid when the batch itself cannot be read, Unavailable.
+    """
+    relay = relays.admit(ctx, gate, signed)
+    refused: list[Refused] = []
+    opened: list[tuple[int, Slip, bytes]] = []
+    for position, record in enumerate(relay_documents.unpack_batch(body)):
+        try:
+            opened.append((position, *relay_documents.unpack_slip(record)))
+        except Invalid as error:
+            refused.append(Refused(position, error.message))
+    nodes = {slip.node for _, slip, _ in opened}
+    mine = relays.below(ctx, relay, nodes)
+    keys = ctx.store.agent_requests.keys(mine)
+    spooled: list[bytes] = []
+    for position, slip, data in opened:
+        try:
+            pem = _verified(keys, slip, data)
+            if slip.kind == "inventory":
+                inventories.receive_json(ctx, data)
+            else:
+                at = min(slip.at, gate.clock())
+                spooled.append(reports.pack(reports.Slip(slip.node, "", at, reports.key_digest(pem)), data))
+        except _Stranger as error:
+            refused.append(Refused(position, error.message, "invalid"))
+        except (Invalid, UnknownNode) as error:
+            refused.append(Refused(position, error.message))
+    for node in mine:
+        ctx.store.nodes.touch(node)
+    if spooled:
+        spool.append_all(spooled)
+    return Taken(tuple(refused))
+
+
+def _verified(keys: Mapping[NodeId, KnownKey], slip: Slip, data: bytes) -> str:
+    """The key (PEM) that signed a parcel. Raises Invalid."""
+    known = keys.get(NodeId(slip.node))
+    if known is None or known.status is not NodeStatus.ACCEPTED:
+        raise _Stranger(f"There is no accepted node {slip.node} below this relay.")
+    try:
+        parcel = agent.open_parcel(data)
+    except agent.BadDocument as error:
+        raise Invalid(str(error)) from error
+    if (parcel.kind, parcel.node) != (slip.kind, slip.node):
+        raise Invalid(f"The parcel is a {parcel.kind} of node {parcel.node}, not a {slip.kind} of {slip.node}.")
+    signed = signature.decode_base64(parcel.signature)
+    if not known.pem or not signature.verify(known.pem, parcel.message(), signed):
+        raise Invalid("The parcel is not signed with its node's key.")
+    return known.pem
