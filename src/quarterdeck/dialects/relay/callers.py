@@ -85,7 +85,7 @@ class Door:
         """Refuse whom nothing can help, before anybody reads what they send. Raises Forbidden, Unauthenticated."""
         callers = operation.options["callers"]
         if callers in _UNASKED:
-            if not self._needs_no_token(callers, request) and not _token(request):
+            if not (self._needs_no_token(callers, request) or self._claims_server(callers, request) or _token(request)):
                 raise Forbidden("This is for this machine, or for holders of a token.")
         elif not self._may_come(request):
             raise Forbidden(f"Nodes may not come from {request.client}.")
@@ -95,6 +95,8 @@ class Door:
         self.glance(operation, request)
         callers = operation.options["callers"]
         if callers in _UNASKED:
+            if self._claims_server(callers, request):
+                return self._caller(request, self._proven(request))
             if not self._needs_no_token(callers, request):
                 self._require_right(request, operation.right or "")
             return self._caller(request, None)
@@ -105,6 +107,12 @@ class Door:
 
     def _needs_no_token(self, callers: Callers, request: Request) -> bool:
         return _is_this_machine(request) or (callers == Callers.UPSTREAM and request.client in self.upstream)
+
+    def _claims_server(self, callers: Callers, request: Request) -> bool:
+        """Whether the server above signs this, or somebody who says to be it."""
+        if callers != Callers.UPSTREAM or not _claims_to_sign(request):
+            return False
+        return request.headers.get(agent.HEADER_NODE.lower(), "") == self._server()
 
     def _caller(self, request: Request, node: NodeId | None) -> Caller:
         upstream = request.client in self.upstream or (node is not None and node == self._server())
