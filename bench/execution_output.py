@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -64,13 +65,12 @@ class Figures:
 def write_lines(path: Path, size: int, line_bytes: int) -> int:
     """A text file of at least this size with lines that differ; how many they are."""
     count = -(-size // line_bytes)
-    filling = "the quick brown fox jumps over the lazy dog and does it again and again and once more " * 20
+    filling = "GET /articles/of/the/day?page=7 HTTP/1.1 200 Mozilla/5.0 (X11; Linux x86_64) " * 40
+    some = random.Random(0)
     with path.open("w") as file:
-        for begin in range(0, count, 10_000):
-            file.writelines(
-                f"{number:012d} {filling[number % 90 :][: line_bytes - 14]}\n"
-                for number in range(begin, min(begin + 10_000, count))
-            )
+        for number in range(count):
+            # Something in each line is new, as requests' ids in a log are.
+            file.write(f"{number:012d} {some.randbytes(16).hex()} {filling[number % 80 :][: line_bytes - 47]}\n")
     path.chmod(0o644)
     return count
 

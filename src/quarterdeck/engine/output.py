@@ -31,7 +31,7 @@ BLOCK_BYTES = 256 * 1024
 BLOCK_SECONDS = 0.5
 SOON_SECONDS = 0.03
 #: From this much on sinks ask to wait, until it has become half.
-WAITING_BYTES = 8 * 1024 * 1024
+WAITING_BYTES = 4 * 1024 * 1024
 #: An unfinished line longer than this is kept in parts.
 LINE_BYTES = 64 * 1024
 
