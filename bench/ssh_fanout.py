@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer", action="append", default=[], help="only peers with this in their name")
-    parser.add_argument("--peer-seconds", type=float, default=120, help="after so long a peer gets no more rounds")
+    parser.add_argument("--peer-seconds", type=float, default=60, help="after so long a peer gets no more rounds")
     parser.add_argument(
         "--user", default="", help="log in as this user; else root makes one, others log in as themselves"
     )
