@@ -220,6 +220,7 @@ class Relay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             le=86400,
         ),
     ] = 30.0
+    remote_run: Annotated[bool, _says("Whether agents are asked to run when somebody wants it.")] = True
     certificate_header: Annotated[
         str, _says("The header in which a trusted proxy passes on the certificate (PEM) that a client has shown.")
     ] = "X-SSL-Client-Cert"

@@ -7,6 +7,7 @@ It must come up and serve its nodes while the server above is away; only its enr
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -43,9 +44,12 @@ from quarterdeck.relaying.links import Link, Signer
 from quarterdeck.relaying.metrics import Metrics
 from quarterdeck.relaying.mirror import Mirror
 from quarterdeck.relaying.nodes_list import NodesList
+from quarterdeck.relaying.remote_run_hops import RemoteRunHops
+from quarterdeck.relaying.remote_runs import RemoteRuns
 from quarterdeck.relaying.shared_file_hops import Hops
 from quarterdeck.relaying.shared_files import SharedFiles
 from quarterdeck.relaying.spool import Spool
+from quarterdeck.relaying.waiting_agents import WaitingAgents
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +106,9 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
         renewal = threading.Thread(target=_renew, args=(config, known, server), name="renewal", daemon=True)
         renewal.start()
         say(_banner(config, known, kept))
+        # The server passes a signal that ended it on to whoever had it before; being told to stop is no failure.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: None)
         with relay.working():
             server.run(sockets=[listener])
         return 0 if server.started else 1
@@ -203,11 +210,19 @@ def assemble(config: Config, known: Identity) -> Relay:
         folder=FolderTree(folder.folder),
         spool=Spool(spool),
         addresses=addresses,
+        waiting_agents=WaitingAgents(),
+    )
+    runs = RemoteRuns(
+        nodes=nodes,
+        agents=agents.waiting_agents,
+        hop=RemoteRunHops(addresses=addresses, signer=signer),
+        enabled=config.relay.remote_run,
     )
     hops = Hops(nodes, addresses, signer, up(_NODE_PATIENCE_SECONDS * 3))
-    relay = _relay_edge(config, nodes, folder, SharedFiles(data / "shared-files", nodes, hops.pass_on), metrics, mirror)
+    files = SharedFiles(data / "shared-files", nodes, hops.pass_on)
+    relay = _relay_edge(config, folder, files, metrics, mirror, runs)
     return Relay(
-        application=_application(config, relay, agents),
+        application=_application(config, relay, agents, runs),
         mirror=mirror,
         forwarder=Forwarder(spool, carried, FailedFiles(data / "spool" / "failed"), _counting(metrics)),
     )
@@ -224,22 +239,23 @@ def _counting(metrics: Metrics) -> Callable[[int, int, float], None]:
 
 
 def _relay_edge(
-    config: Config, nodes: NodesList, folder: FolderCopy, files: SharedFiles, metrics: Metrics, mirror: Mirror
+    config: Config, folder: FolderCopy, files: SharedFiles, metrics: Metrics, mirror: Mirror, runs: RemoteRuns
 ) -> RelayEdge:
     bodies = config.data / "spool" / "bodies"
     bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
     parts = Parts(
-        nodes=nodes,
+        nodes=runs.nodes,
         folder=folder.folder,
         files=files,
         metrics=metrics,
         door=Door(
-            nodes=nodes,
+            nodes=runs.nodes,
             networks=callers.networks(config.relay.allowed_networks),
             certificate_header=config.relay.certificate_header.lower(),
         ),
         checks={"configuration": lambda: settings.check_file(config.data / settings.FILE_NAME)},
         reloads=(mirror.wake,),
+        remote_runs=runs,
     )
     return RelayEdge(
         grammar=RelayDialect(max_body=config.relay.shared_file_bytes),
@@ -250,7 +266,7 @@ def _relay_edge(
     )
 
 
-def _application(config: Config, relay: RelayEdge, agents: relayed_agents.Parts) -> Starlette:
+def _application(config: Config, relay: RelayEdge, agents: relayed_agents.Parts, runs: RemoteRuns) -> Starlette:
     edge = RelayedEdge(
         grammar=RelayedAgents(),
         parts=agents,
@@ -261,7 +277,7 @@ def _application(config: Config, relay: RelayEdge, agents: relayed_agents.Parts)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with _tidying(relay.parts.files, config.relay.cleanup_seconds):
+        async with _tidying(relay.parts.files, config.relay.cleanup_seconds), runs.working():
             yield
 
     routes = [

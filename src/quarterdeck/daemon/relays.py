@@ -36,11 +36,14 @@ from quarterdeck.relaying.links import Signer
 from quarterdeck.relaying.metrics import Metrics
 from quarterdeck.relaying.nodes_list import Listing, NodesList
 from quarterdeck.relaying.quarantine import Inventories, Quarantine, Records, ReportFiles
+from quarterdeck.relaying.remote_run_hops import RemoteRunHops
+from quarterdeck.relaying.remote_runs import RemoteRuns
 from quarterdeck.relaying.shared_file_hops import Hops
 from quarterdeck.relaying.shared_files import SharedFiles
 from quarterdeck.relaying.shared_folder import SharedFolder
 from quarterdeck.relaying.spool import Spool
 from quarterdeck.relaying.uploads import Uploads
+from quarterdeck.relaying.waiting_agents import WaitingAgents
 from quarterdeck.services import relays, system
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Database, Provenance
@@ -54,7 +57,11 @@ NEW_INVENTORIES, UPDATED_INVENTORIES = INVENTORY_DIRECTORIES
 
 
 def root(
-    config: Config, database: Database, key: SigningKey | None = None, addresses: Addresses | None = None
+    config: Config,
+    database: Database,
+    key: SigningKey | None = None,
+    addresses: Addresses | None = None,
+    agents: WaitingAgents | None = None,
 ) -> RelayEdge:
     """The relay API of the root server. Without a key and addresses it reaches no relays below it."""
     bodies, folder = config.data / "spool" / "bodies", shared_folder(config)
@@ -79,9 +86,11 @@ def root(
             system.check_database(ctx)
 
     nodes = NodesList(listing, fresh_seconds=_FRESH_SECONDS)
-    pass_on = None
+    pass_on, hop = None, None
     if key is not None and addresses is not None:
-        pass_on = Hops(nodes, addresses, Signer(node=ROOT, key=key)).pass_on
+        signer = Signer(node=ROOT, key=key)
+        pass_on = Hops(nodes, addresses, signer).pass_on
+        hop = RemoteRunHops(addresses=addresses, signer=signer)
     parts = Parts(
         nodes=nodes,
         folder=SharedFolder(folder),
@@ -101,6 +110,7 @@ def root(
             "database": check_database,
             "configuration": lambda: settings.check_file(config.data / settings.FILE_NAME),
         },
+        remote_runs=RemoteRuns(nodes=nodes, agents=agents or WaitingAgents(), hop=hop, enabled=config.relay.remote_run),
     )
     return RelayEdge(
         grammar=RelayDialect(max_body=config.relay.shared_file_bytes),

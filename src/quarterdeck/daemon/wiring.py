@@ -38,6 +38,7 @@ from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying.counters import Counters
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.spool import Spool
+from quarterdeck.relaying.waiting_agents import WaitingAgents
 from quarterdeck.services.executions import RUN_TASK
 from quarterdeck.storage.database import Database
 from quarterdeck.storage.queue import Entry
@@ -68,11 +69,19 @@ def application(config: Config) -> Starlette:
         follow=follower.follow,
         folder=relays.folder_tree(config),
         addresses=relays.addresses(config),
+        waiting_agents=WaitingAgents(),
     )
+    relay = relays.root(config, database, native.signing_key, native.addresses, native.waiting_agents)
+    remote_runs = relay.parts.remote_runs
+    assert remote_runs is not None
     dialects: dict[str, Dialect] = {
         RUDDER_PREFIX: RudderDialect(
             max_body=config.limits.body_bytes,
-            parts=RudderParts(fragments=FragmentCache(config.cache.node_bytes), watcher=_watcher(config, database)),
+            parts=RudderParts(
+                fragments=FragmentCache(config.cache.node_bytes),
+                watcher=_watcher(config, database),
+                agents=remote_runs,
+            ),
         ),
         NATIVE_PREFIX: NativeDialect(native, max_body=config.limits.body_bytes),
         # Last: it takes every path that nobody else has.
@@ -86,13 +95,12 @@ def application(config: Config) -> Starlette:
         ),
     }
 
-    relay = relays.root(config, database, native.signing_key, native.addresses)
-
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(followed.close)
             await stack.enter_async_context(follower.listening())
+            await stack.enter_async_context(remote_runs.working())
             if not config.workers.count:
                 # The spool is on this machine, so without a worker here nobody else could drain it.
                 await stack.enter_async_context(draining(config))

@@ -13,11 +13,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-from quarterdeck.core.agent_requests import BadSignature, Signed
+from quarterdeck.core.agent_requests import BadSignature, Signed, UnknownNode
 from quarterdeck.core.errors import Forbidden, Invalid, NotFound, QuarterdeckError
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.relays import MAX_LEVELS, Topology
-from quarterdeck.dialects.native import envelope, relay_answers, signed_requests
+from quarterdeck.dialects.native import envelope, relay_answers, run_answers, signed_requests
 from quarterdeck.formats import agent, agent_file, relay_documents, signature
 from quarterdeck.formats.relay_documents import Refused, Slip, Taken
 from quarterdeck.relaying import copies
@@ -29,6 +29,7 @@ from quarterdeck.relaying.links import Link
 from quarterdeck.relaying.mirror import Mirror
 from quarterdeck.relaying.nodes_list import Listing, NodesList
 from quarterdeck.relaying.spool import Spool
+from quarterdeck.relaying.waiting_agents import WaitingAgents
 from quarterdeck.web.edges import Edge
 from quarterdeck.web.operation import Answer, Operation, Reply, Request, Section
 from quarterdeck.web.router import Match, Router
@@ -65,6 +66,7 @@ class Parts:
     folder: FolderTree
     spool: Spool
     addresses: Addresses
+    waiting_agents: WaitingAgents
     gate: Gate = field(init=False)
     _looked_at: float = 0.0
 
@@ -150,6 +152,27 @@ def download_agent(parts: Parts, request: Request) -> Answer:
     if request.headers.get("if-none-match", "") == tag:
         return Answer(status=304, headers=(("ETag", tag),))
     return Answer(headers=(("Content-Type", "application/zip"), ("ETag", tag)), body=parts.agent_file)
+
+
+@section.operation("awaitRun", "POST", "/agent/1/wake", right=None, max_body=1024)
+def await_run(parts: Parts, request: Request) -> Answer:
+    """Wait to be told to run; answered when there is something to do, or after a while."""
+    return run_answers.held(parts.waiting_agents, _accepted(parts, request))
+
+
+@section.operation(
+    "deliverOutput", "POST", "/agent/1/remote-runs/{id}/output", right=None, max_body=agent.MAX_PIECE_BYTES
+)
+def deliver_output(parts: Parts, request: Request) -> Answer:
+    """Deliver a piece of what a run prints; answered when there is room."""
+    return run_answers.delivered(parts.waiting_agents, _accepted(parts, request), request)
+
+
+def _accepted(parts: Parts, request: Request) -> NodeId:
+    node = parts.known(signed_requests.read(request))
+    if node is None:
+        raise UnknownNode("There is no such node below this relay.")
+    return node
 
 
 def _deliver(parts: Parts, request: Request, kind: Literal["report", "inventory"]) -> Answer:
