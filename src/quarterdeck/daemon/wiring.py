@@ -40,8 +40,8 @@ from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.spool import Spool
 from quarterdeck.relaying.waiting_agents import WaitingAgents
 from quarterdeck.services.executions import RUN_TASK
+from quarterdeck.storage import queue
 from quarterdeck.storage.database import Database
-from quarterdeck.storage.queue import Entry
 from quarterdeck.web.runner import Dialect
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,9 @@ def application(config: Config) -> Starlette:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(followed.close)
+            # The first request that defers a task should not wait for the library.
+            loading = asyncio.create_task(asyncio.to_thread(queue.load))
+            stack.callback(loading.cancel)
             await stack.enter_async_context(follower.listening())
             await stack.enter_async_context(remote_runs.working())
             if not config.workers.count:
@@ -144,7 +147,7 @@ async def worker(config: Config) -> None:
     log.info("schedules that name no time zone follow %s", site.zone.key)
     units = tasks.Worker(database=database, processes=1, site=site)
     running_here = _executions(config, database, site)
-    more = {RUN_TASK: Entry(handler=lambda task: running_here.take(task.payload["execution"]))}
+    more = {RUN_TASK: queue.Entry(handler=lambda task: running_here.take(task.payload["execution"]))}
     async with draining(config):
         running = asyncio.gather(
             tasks.run_worker(database, cpu=cpu, threads=WORKER_THREADS, stop=stop, site=site, more=more),

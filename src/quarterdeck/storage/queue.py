@@ -89,6 +89,13 @@ class Entry:
     schedule: str = ""
 
 
+def load() -> None:
+    """Import the library, which otherwise happens at the first task. Takes a quarter of a second."""
+    import pgqueuer.queries
+
+    assert pgqueuer.queries.SyncQueries
+
+
 def defer(
     store: Store, task: str, payload: Any = None, *, delay: timedelta | None = None, dedupe_key: str | None = None
 ) -> int:
