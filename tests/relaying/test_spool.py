@@ -274,3 +274,23 @@ def test_killing_the_drain_loses_nothing_and_the_next_one_goes_on(tmp_path: Path
     kill(process)
 
     assert {int(line) for line in target.read_bytes().split()} == set(range(300))
+
+
+def test_a_drain_that_cannot_set_something_aside_tries_again(tmp_path: Path) -> None:
+    writer = Spool(tmp_path, reserve_bytes=0)
+    writer.append(b"bad")
+    stop, aside = threading.Event(), list[bytes]()
+    attempts = 0
+
+    def set_aside(record: bytes, rejection: Rejection) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts <= 2:
+            raise OSError("the disk is full")
+        aside.append(record)
+        stop.set()
+
+    Drain(tmp_path, lambda _: [Rejection(0, "bad")], set_aside=set_aside).run(stop)
+
+    assert aside == [b"bad"]
+    assert spool.pending(tmp_path) == []

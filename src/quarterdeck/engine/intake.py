@@ -123,8 +123,11 @@ class SetAside:
 
     def __call__(self, record: bytes, rejection: Rejection) -> None:
         """Keep a record that was rejected; durable when this returns."""
+        self._keep(record, rejection)
         self._counters.report(rejection.kind)
         self._counters.set_aside()
+
+    def _keep(self, record: bytes, rejection: Rejection) -> None:
         try:
             slip, content = reports.unpack(record)
         except Invalid:

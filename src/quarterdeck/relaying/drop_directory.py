@@ -99,23 +99,28 @@ class DropDirectory:
         with self.directory.with_name(f"{self.directory.name}.lock").open("a") as lock:
             while not stop.is_set() and not _locked(lock.fileno()):
                 stop.wait(1.0)
-            failures, next_expiry = 0, 0.0
-            while not stop.is_set():
-                try:
-                    if time.monotonic() >= next_expiry:
-                        self.expire()
-                        next_expiry = time.monotonic() + _EXPIRY_SECONDS
-                    if self._changed():
-                        self.look(stop)
-                    failures = 0
-                except (Unavailable, OSError) as error:
-                    log.warning("Files wait in %s: %s", self.directory, error)
-                    self._counters.failed_for_now()
-                    self._look_again = True
-                    longest = _PATIENCE_SECONDS[min(failures, len(_PATIENCE_SECONDS) - 1)]
-                    stop.wait(longest * random.uniform(0.5, 1.0))  # noqa: S311  # so that relays do not come together
-                    failures += 1
-                stop.wait(_PAUSE_SECONDS)
+            self._run(stop)
+
+    def _run(self, stop: threading.Event) -> None:
+        failures, next_expiry = 0, 0.0
+        while not stop.is_set():
+            try:
+                if time.monotonic() >= next_expiry:
+                    self.expire()
+                    next_expiry = time.monotonic() + _EXPIRY_SECONDS
+                if self._changed():
+                    self.look(stop)
+                failures = 0
+            except Exception as error:
+                # Nothing may end this silently; what is expected is told in a line.
+                known = isinstance(error, Unavailable | OSError)
+                log.warning("Files wait in %s: %s", self.directory, error, exc_info=None if known else error)
+                self._counters.failed_for_now()
+                self._look_again = True
+                longest = _PATIENCE_SECONDS[min(failures, len(_PATIENCE_SECONDS) - 1)]
+                stop.wait(longest * random.uniform(0.5, 1.0))  # noqa: S311  # so that relays do not come together
+                failures += 1
+            stop.wait(_PAUSE_SECONDS)
 
     def look(self, stop: threading.Event | None = None) -> int:
         """Take every file that is whole now; how many. Raises Unavailable: what was not taken stays."""

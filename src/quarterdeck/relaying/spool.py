@@ -253,6 +253,12 @@ class Drain:
                     stop.wait(_PATIENCE_SECONDS[min(failures, len(_PATIENCE_SECONDS) - 1)])
                     failures += 1
                     continue
+                except Exception:
+                    # Nothing may end this silently: what is acknowledged would wait here for ever.
+                    log.exception("Reports wait in the spool")
+                    stop.wait(_PATIENCE_SECONDS[min(failures, len(_PATIENCE_SECONDS) - 1)])
+                    failures += 1
+                    continue
                 if not drained:
                     stop.wait(_POLL_SECONDS)
 
