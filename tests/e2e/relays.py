@@ -10,14 +10,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
+from tests.agents import Agent
 from tests.daemon.servers import environment, eventually, free_port
-from tests.e2e.machines import PATIENCE_SECONDS, RUDDER, Machine, Site
+from tests.e2e.machines import PATIENCE_SECONDS, Machine, Site
 
 from quarterdeck.daemon import tls
+from quarterdeck.formats import agent
 
 #: All run on one machine: what the system calls it is the one thing that is not real.
 _NAMED = "import runpy, socket, sys; name = sys.argv.pop(1); socket.gethostname = lambda: name; "
-_DAEMON = _NAMED + "from quarterdeck.daemon.main import main; main()"
+#: When it ends, it writes down what it had loaded.
+_DAEMON = (
+    _NAMED
+    + "import atexit, pathlib; loaded = pathlib.Path(sys.argv.pop(1)); "
+    + "atexit.register(lambda: loaded.write_text('\\n'.join(sys.modules))); "
+    + "from quarterdeck.daemon.main import main; main()"
+)
 _AGENT = _NAMED + "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
@@ -32,6 +41,7 @@ class Relay:
         self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self.log = site.directory / f"{name}.log"
+        self.modules = site.directory / f"{name}.modules"
         self.process: subprocess.Popen[bytes] | None = None
 
     def enroll(self, token: str) -> subprocess.CompletedProcess[str]:
@@ -90,7 +100,7 @@ class Relay:
         return [one for one in (self.data / "spool" / "parcels").glob("*") if one.suffix in (".open", ".batch")]
 
     def _command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-c", _DAEMON, f"{self.name}.example.com", *arguments]
+        return [sys.executable, "-c", _DAEMON, f"{self.name}.example.com", str(self.modules), *arguments]
 
 
 class RelayedMachine(Machine):
@@ -137,8 +147,17 @@ def policy_server(site: Site, node: str) -> str:
     return str(shown["policyServerId"])
 
 
-def runs(site: Site, node: str) -> int:
-    """How many runs of a node the server has; its last is what the API tells, the others its database."""
-    answer = site.client.get(f"{RUDDER}/nodes/{node}")
-    assert answer.status_code == 200, answer.text
-    return 1 if answer.json()["data"]["nodes"][0].get("lastRunDate") else 0
+def enrolled(site: Site, relay: Relay, hostname: str, token: str, key_number: int = 0) -> Agent:
+    """A node behind a relay that tests speak for themselves."""
+    one = Agent(hostname=hostname, key_number=key_number)
+    body = agent.canonical(one.enrolment(token))
+    with client(relay) as http:
+        answer = http.post(agent.PATH_ENROLL, content=body, headers=one.headers("POST", agent.PATH_ENROLL, body))
+    assert answer.json()["status"] == "accepted", answer.text
+    return one
+
+
+def client(relay: Relay) -> httpx.Client:
+    """Requests to a relay, over TLS that its own authority vouches for."""
+    trusting = ssl.create_default_context(cafile=str(relay.data / "keys" / "ca.pem"))
+    return httpx.Client(base_url=relay.url, verify=trusting, timeout=60, trust_env=False)

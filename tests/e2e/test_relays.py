@@ -3,14 +3,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import httpx
+import psycopg
 import pytest
+from tests import agents
+from tests.agents import Agent
 from tests.daemon.servers import eventually
+from tests.dialects.relay.conftest import shared
 from tests.e2e import relays
 from tests.e2e.machines import PATIENCE_SECONDS, Kept, Site, site
 from tests.e2e.relays import Relay, RelayedMachine
 from tests.postgres import temporary_directory
+
+from quarterdeck.formats import agent
+from quarterdeck.storage import embedded
 
 pytestmark = [pytest.mark.xdist_group("relays"), pytest.mark.timeout(300)]
 
@@ -75,3 +88,202 @@ def test_a_node_enrols_gets_its_policy_and_reports_through_its_relay(
     assert target.read_text() == "from the root\n"
     assert eventually(lambda: story.compliance()["compliance"] == 100.0, PATIENCE_SECONDS), served.trouble()
     assert eventually(lambda: relay.waiting() == [], PATIENCE_SECONDS), relay.log.read_text()
+
+
+def test_a_relay_loads_nothing_that_needs_a_database(served: Site, token: str) -> None:
+    relay = relays.relay(served, "lean", token)
+
+    relay.stop()
+
+    loaded = set(relay.modules.read_text().split())
+    assert "quarterdeck.daemon.relay_process" in loaded
+    assert not loaded & {"sqlalchemy", "psycopg", "pgqueuer", "asyncssh"}
+    assert not [name for name in loaded if name.startswith(("quarterdeck.storage", "quarterdeck.services"))]
+
+
+def test_while_the_server_is_away_nodes_get_their_policy_and_reports_wait_then_drain(
+    served: Site, relay: Relay, machine: RelayedMachine
+) -> None:
+    story = Kept(served, "away")
+    target = machine.files / "away"
+    story.set(target, "kept here", "enforce", GROUP)
+    served.settle()
+    machine.run()
+    assert eventually(lambda: story.compliance()["compliance"] == 100.0, PATIENCE_SECONDS), served.trouble()
+    served.stop()
+    try:
+        (machine.state / "policy").unlink()  # so that only the relay can give it
+        target.write_text("damaged\n")
+        relay.kill()
+        relay.start()  # it comes up alone, too
+
+        run = machine.run()
+
+        assert run["counts"]["result_repaired"] == 1
+        assert target.read_text() == "kept here\n"
+        assert machine.queued() == []
+        assert relay.waiting() != []
+    finally:
+        served.start()
+    assert eventually(lambda: relay.waiting() == [], PATIENCE_SECONDS), relay.log.read_text()
+    repaired = lambda: story.compliance()["complianceDetails"].get("successRepaired") == 100.0  # noqa: E731
+    assert eventually(repaired, PATIENCE_SECONDS), story.compliance()
+    story.remove()
+
+
+class Load(threading.Thread):
+    """Delivers runs of one node to a relay; an entry is when an acknowledged run began."""
+
+    def __init__(self, relay: Relay, reporter: Agent) -> None:
+        super().__init__()
+        self.relay = relay
+        self.reporter = reporter
+        self.acknowledged: list[datetime] = []
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        with relays.client(self.relay) as http:
+            while not self.stopping.is_set():
+                try:
+                    self.step(http)
+                except httpx.TransportError:
+                    time.sleep(0.02)  # the relay is away; the report may be there or not
+
+    def step(self, http: httpx.Client) -> None:
+        start = datetime.now(UTC)
+        start -= timedelta(microseconds=start.microsecond % 1000)
+        one = self.reporter
+        parcel = one.parcel("report", one.run([agents.report(message=start.isoformat())], start=start))
+        answer = http.post(agent.PATH_REPORTS, content=parcel, headers=one.headers("POST", agent.PATH_REPORTS, parcel))
+        if answer.status_code == 202:
+            self.acknowledged.append(start)
+
+    def reaches(self, number: int) -> None:
+        assert eventually(lambda: len(self.acknowledged) >= number, PATIENCE_SECONDS), self.relay.log.read_text()
+
+
+def kept_runs(served: Site, node: str) -> list[datetime]:
+    """When the node's stored runs began."""
+    with embedded.running(served.data) as url, psycopg.connect(url) as connection:
+        query = "SELECT start FROM runs JOIN node_status s ON s.number = runs.node WHERE s.node_id = %s"
+        return [row[0] for row in connection.execute(query, [node])]
+
+
+def test_kills_of_the_relay_and_of_the_server_under_load_lose_no_acknowledged_report_and_double_none(
+    served: Site, relay: Relay, token: str
+) -> None:
+    reporters = [relays.enrolled(served, relay, f"load{number}.example.com", token, number) for number in (1, 2)]
+    loads = [Load(relay, one) for one in reporters]
+    for load in loads:
+        load.start()
+    try:
+        for kill in (relay.kill, served.server.process.kill, relay.kill):
+            wanted = [len(load.acknowledged) + 15 for load in loads]
+            for load, number in zip(loads, wanted, strict=True):
+                load.reaches(number)
+            kill()
+            if kill == relay.kill:
+                relay.start()
+            else:
+                served.server.process.wait()
+                served.start()
+        for load in loads:
+            load.reaches(len(load.acknowledged) + 15)
+    finally:
+        for load in loads:
+            load.stopping.set()
+            load.join()
+
+    for load in loads:
+
+        def missing(load: Load = load) -> set[datetime]:
+            return set(load.acknowledged) - set(kept_runs(served, load.reporter.node))
+
+        assert eventually(lambda: not missing(), PATIENCE_SECONDS), (missing(), relay.log.read_text()[-3000:])
+        kept = kept_runs(served, load.reporter.node)
+        assert len(kept) == len(set(kept))
+    assert list((relay.data / "spool" / "failed").glob("*.parcel")) == []
+
+
+def test_files_for_nodes_behind_relays_get_there_at_any_depth_and_from_there_to_others(
+    served: Site, relay: Relay, token: str
+) -> None:
+    inner = relays.relay(served, "inner", token, above=relay)
+    try:
+        near = relays.enrolled(served, relay, "near.example.com", token, 3)
+        deep = relays.enrolled(served, inner, "deep.example.com", token, 4)
+        assert (relays.policy_server(served, near.node), relays.policy_server(served, deep.node)) == (
+            relay.node,
+            inner.node,
+        )
+        content = b"from one node to another\n\n\xff"
+
+        sent = [put(place, near, deep, name, content) for place, name in ((relay, "down"), (served, "root"))]
+        back = put(inner, deep, near, "up", content)
+
+        assert (sent, back) == ([200, 200], 200)
+        assert [kept(inner.data, deep, near, name) for name in ("down", "root")] == [content, content]
+        assert kept(relay.data, near, deep, "up") == content
+        assert has(relay, near, deep, "down", content) == 200
+    finally:
+        inner.end()
+
+
+def put(place: Relay | Site, source: Agent, target: Agent, name: str, content: bytes) -> int:
+    """Share a file at some server, until it knows both nodes; the status."""
+    path = f"/rudder/relay-api/1/shared-files/{target.node}/{source.node}/{name}?ttl=1d"
+    body = shared(source, content)
+    status = 0
+
+    def is_sent() -> bool:
+        nonlocal status
+        with (
+            relays.client(place)
+            if isinstance(place, Relay)
+            else httpx.Client(base_url=place.url, verify=False, timeout=60, trust_env=False) as http
+        ):
+            status = http.put(path, content=body).status_code
+        return status == 200
+
+    eventually(is_sent, 30.0)
+    return status
+
+
+def has(place: Relay, source: Agent, target: Agent, name: str, content: bytes) -> int:
+    """The status that says whether a file is there already."""
+    digest = hashlib.sha512(content).hexdigest()
+    with relays.client(place) as http:
+        path = f"/rudder/relay-api/1/shared-files/{target.node}/{source.node}/{name}?hash={digest}"
+        return http.head(path).status_code
+
+
+def kept(data: Path, target: Agent, source: Agent, name: str) -> bytes:
+    return (data / "shared-files" / target.node / "files" / source.node / name).read_bytes()
+
+
+def test_two_relays_pass_policies_down_and_reports_up_and_the_shared_folder_too(
+    served: Site, relay: Relay, token: str
+) -> None:
+    inner = relays.relay(served, "second", token, above=relay)
+    try:
+        machine = RelayedMachine(served, "deep1", inner)
+        machine.enroll_through_relay(token)
+        story = Kept(served, "deep")
+        story.set(machine.files / "deep", "two levels down", "enforce", f"hasPolicyServer-{inner.node}")
+        folder = served.data / "shared-folder" / "tools"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "hello.sh").write_bytes(b"echo hello\n")
+        served.settle()
+
+        run = machine.run()
+
+        assert relays.policy_server(served, machine.node) == inner.node
+        assert run["counts"] == {"result_repaired": 1}
+        assert eventually(lambda: story.compliance()["compliance"] == 100.0, PATIENCE_SECONDS), served.trouble()
+        mirrored = inner.data / "mirror" / "folder"
+        assert eventually(lambda: list(mirrored.glob("trees/*/tools/hello.sh")) != [], PATIENCE_SECONDS)
+        assert next(mirrored.glob("trees/*/tools/hello.sh")).read_bytes() == b"echo hello\n"
+        refused = served.client.post(f"/rudder/api/latest/scaleoutrelay/demote/{inner.node}")
+        assert "serves 1 nodes" in refused.json()["errorDetails"]
+    finally:
+        inner.end()
