@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -91,6 +92,15 @@ def run(
         errors=errors.read_text(errors="replace"),
         memory=memory.peak if memory else 0,
     )
+
+
+def end_in_order() -> None:
+    """Let this program clean up when it is asked to end."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def children(pid: int) -> list[int]:

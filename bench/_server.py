@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 from bench._processes import children, cpu_seconds, family, memory_bytes
 from lxml import etree
+from tools.demo_world import tied
 
 SOURCES = Path(__file__).resolve().parent.parent / "src"
 PROJECT = "bench"
@@ -131,7 +132,7 @@ def serving(scratch: Path, settings: str = "") -> Iterator[Server]:
     command += ["--listen", f"127.0.0.1:{port}", "--public-url", url]
     log = scratch / "server.log"
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment)
+        process = subprocess.Popen(tied(command), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment)
     try:
         _await(url, process, log)
         token = (data / "admin-token").read_text().strip()

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench._processes import Account, accounted, children
+from tools.demo_world import tied
 
 KEY_EXCHANGE = "curve25519-sha256"
 CIPHER = "aes128-gcm@openssh.com"
@@ -165,7 +166,7 @@ def _fleet(directory: Path, nodes: int, user: str) -> Iterator[Fleet]:
     with contextlib.suppress(PermissionError):
         Path("/run/sshd").mkdir(exist_ok=True)  # where sshd locks up what it does not trust yet
     with (directory / "sshd.log").open("wb") as log:
-        argv = [program, "-D", "-e", "-f", str(directory / "sshd_config")]
+        argv = tied([program, "-D", "-e", "-f", str(directory / "sshd_config")])
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     made.pid = process.pid
     try:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import _server
+from bench import _processes, _server
 from bench._server import PROJECT, Server
 from lxml import etree
 
@@ -95,6 +95,7 @@ def measure(server: Server, options: argparse.Namespace) -> list[Row]:
 
 
 def main() -> None:
+    _processes.end_in_order()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--jobs", type=int, default=1000)

@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import _server, _sshd
+from bench import _processes, _server, _sshd
 from bench._processes import Memory, Ran, memory_bytes, run
 from bench._server import PROJECT, Server
 from bench._sshd import Fleet
@@ -164,6 +164,7 @@ def rows(found: Figures, options: argparse.Namespace) -> list[tuple[str, str, st
 
 
 def main() -> None:
+    _processes.end_in_order()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--line-bytes", type=int, default=200)

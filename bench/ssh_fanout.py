@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import _peers, _server, _sshd
+from bench import _peers, _processes, _server, _sshd
 from bench._peers import Load, Peer
 from bench._processes import machine_ticks, others_share
 from bench._server import PROJECT, Server
@@ -162,7 +162,10 @@ def settings(fleet: Fleet, known_hosts: Path | None = None) -> str:
 
 
 def table(rows: dict[str, Row], nodes: int) -> Iterator[str]:
-    """Medians; `x` is a way's wall time over ours of the same round; `alone` leaves out what others took meanwhile."""
+    """Medians; `x` is a way's wall time over ours of the same round; `alone` leaves out what others took meanwhile.
+
+    Goals are judged by that: on a machine of its own both are the same.
+    """
     columns = ("wall, s", "client", "sshd", "sshd", "others", "x wall", "x alone", "x CPU")
     yield f"{'CPU in ms a node; x of ours':28} " + " ".join(f"{one:>8}" for one in columns) + "  goal"
     median = statistics.median
@@ -183,7 +186,7 @@ def table(rows: dict[str, Row], nodes: int) -> Iterator[str]:
         yield (
             f"{row.name:28} {median(row.wall):8.2f} {client:8.2f} {sshd:8.2f} {share:>8} "
             f"{median(row.others):8.0%} {times:8.2f} {alone:8.2f} {work:8.2f}  "
-            + (f"{goal:g} x: {'met' if times >= goal else 'missed'}" if goal else "")
+            + (f"{goal:g} x: {'met' if alone >= goal else 'missed'}" if goal else "")
             + ("" if len(row.wall) >= len(base.wall) else f" ({len(row.wall)} rounds)")
         )
 
@@ -212,6 +215,7 @@ def verdicts(rows: dict[str, Row], nodes: int) -> Iterator[str]:
 
 
 def main() -> None:
+    _processes.end_in_order()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=50)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import _peers, _server, _sshd
+from bench import _peers, _processes, _server, _sshd
 from bench._peers import Load
 from bench._processes import Memory, memory_bytes
 from bench._server import PROJECT, Server
@@ -224,6 +224,7 @@ def memory(server: Server, fleet: Fleet, scratch: Path, seconds: int) -> list[Ro
 
 
 def main() -> None:
+    _processes.end_in_order()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--at-once", type=int, default=50)
