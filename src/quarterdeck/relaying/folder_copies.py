@@ -122,13 +122,18 @@ class FolderCopy:
         if not place.exists():
             temporary = Path(tempfile.mkdtemp(prefix=kept_files.UNFINISHED, dir=self._trees))
             for path, entry in files.items():
-                target = temporary.joinpath(*shared_folder.segments(path))
-                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                os.link(self._object(entry.sha256), target)
+                self._link_file(temporary.joinpath(*shared_folder.segments(path)), entry)
             temporary.rename(place)
         kept_files.replace(self._directory / "current", name.encode())
         self._before, self.folder.root = self.folder.root, place
         return True
+
+    def _link_file(self, target: Path, entry: FileEntry) -> None:
+        try:
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.link(self._object(entry.sha256), target)
+        except (FileExistsError, NotADirectoryError):
+            log.warning("The file %s of the shared folder above is left out: its directory is a file, too.", target)
 
     def _current(self) -> Path | None:
         name = (kept_files.content(self._directory / "current") or b"").decode(errors="replace")
@@ -155,10 +160,10 @@ class FolderCopy:
 
 
 def _checked(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
-    """Those files whose path stays below the folder, and can stand beside the others."""
+    """Those files whose path stays below the folder."""
     found: dict[str, FileEntry] = {}
     for path, entry in files.items():
-        if "/".join(_segments(path)) == path and len(entry.sha256) == 64 and set(entry.sha256) <= _DIGITS:
+        if path and "/".join(_segments(path)) == path and len(entry.sha256) == 64 and set(entry.sha256) <= _DIGITS:
             found[path] = entry
         else:
             log.warning("The file %r of the shared folder above is left out: that is no path.", path)

@@ -116,8 +116,12 @@ class Link:
             told = self._ask_once(method, target, body, digest, headers or {})
         return told
 
-    def pass_on(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> Told:
-        """A request as somebody else signed it. Raises Unavailable."""
+    def pass_on(
+        self, method: str, target: str, body: bytes, headers: Mapping[str, str], *, insist: bool = False
+    ) -> Told:
+        """A request as somebody else signed it; `insist`: ask even who did not answer lately. Raises Unavailable."""
+        if insist:
+            self._rests_until = 0.0
         with self._answered(method, target, body, headers) as reply:
             return _told(reply)
 

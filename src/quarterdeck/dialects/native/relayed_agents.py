@@ -121,7 +121,7 @@ class Parts:
 @section.operation("enroll", "POST", "/agent/1/enroll", right=None, long=_UP)
 def enroll(parts: Parts, request: Request) -> Answer:
     """Pass a machine's wish to become a node on to the server above."""
-    return _pass_up(parts, request)
+    return _pass_up(parts, request, insist=True)  # somebody waits for the answer, once
 
 
 @section.operation("fetchPolicy", "GET", "/agent/1/policy", right=None, long=_POLICIES)
@@ -199,12 +199,12 @@ def _policy(request: Request, copy: PolicyCopy) -> Answer:
     return Answer(headers=(envelope.CONTENT_TYPE, tag, (agent.HEADER_SIGNATURE, copy.signature)), body=copy.body)
 
 
-def _pass_up(parts: Parts, request: Request) -> Answer:
+def _pass_up(parts: Parts, request: Request, *, insist: bool = False) -> Answer:
     """What the server above says to a request as it is. Raises Unavailable."""
     headers = {name: request.headers[name.lower()] for name in _PASSED_UP if name.lower() in request.headers}
     voucher = request.headers.get(relay_documents.HEADER_VOUCHER.lower(), "")
     headers[relay_documents.HEADER_VOUCHER] = voucher or _voucher(parts.up, headers.get(agent.HEADER_SIGNATURE, ""))
-    told = parts.up.pass_on(request.method, request.target, request.body, headers)
+    told = parts.up.pass_on(request.method, request.target, request.body, headers, insist=insist)
     kept = tuple((name, told.headers[name.lower()]) for name in _PASSED_DOWN if name.lower() in told.headers)
     return Answer(status=told.status, headers=kept, body=told.body)
 
