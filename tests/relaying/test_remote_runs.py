@@ -61,7 +61,7 @@ async def listens(agents: WaitingAgents, node: NodeId, *lines: str, status: int 
 
 async def waiting(agents: WaitingAgents, count: int) -> None:
     """Until so many agents wait."""
-    while len(agents) < count:  # noqa: ASYNC110  # nobody tells when an agent has come
+    while agents.count < count:  # noqa: ASYNC110  # nobody tells when an agent has come
         await asyncio.sleep(0.005)
 
 

@@ -144,7 +144,8 @@ class WaitingAgents:
         self._places: dict[NodeId, _Place] = {}
         self._swept = clock()
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         """How many wait now."""
         with self._lock:
             return sum(place.waiter is not None for place in self._places.values())

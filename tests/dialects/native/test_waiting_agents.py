@@ -46,7 +46,7 @@ def woken(native: Native, agents: WaitingAgents, one: Agent, order: Order | None
     answers: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: answers.append(asks(native, one)))
     thread.start()
-    _until(lambda: len(agents) == 1)
+    _until(lambda: agents.count == 1)
     agents.wake(NodeId(one.node), order or Order())
     thread.join(10)
     document: dict[str, Any] = answers[0].json()
@@ -129,7 +129,7 @@ def test_who_is_not_accepted_or_not_known_or_does_not_sign_may_not_wait(native: 
     forged = {**ONE.headers("POST", agent.PATH_WAKE), agent.HEADER_NODE: OTHER.node}
     assert native.post(ONE, agent.PATH_WAKE, b"", forged).json()["code"] == "bad_signature"
     assert native.client.post(agent.PATH_WAKE).status_code == 401
-    assert len(agents) == 0
+    assert agents.count == 0
 
 
 def test_a_request_counts_once(native: Native, agents: WaitingAgents) -> None:
@@ -147,13 +147,13 @@ def test_agents_that_wait_leave_threads_and_connections_to_others(native: Native
     threads = [threading.Thread(target=asks, args=(native, one)) for one in waiting]
     for thread in threads:
         thread.start()
-    _until(lambda: len(many) == len(waiting))
+    _until(lambda: many.count == len(waiting))
 
     began = time.monotonic()
     assert native.ask("GET", "/server", "read").status_code == 200
 
     assert time.monotonic() - began < 2
-    assert len(many) == len(waiting)
+    assert many.count == len(waiting)
     for thread in threads:
         thread.join(20)
 

@@ -75,10 +75,10 @@ def running(root: Relay, agents: WaitingAgents) -> Relay:
 
 def waiting(agents: WaitingAgents, *lines: str, node: str = NEAR.node) -> FakeAgent:
     """An agent that waits already."""
-    before = len(agents)
+    before = agents.count
     one = FakeAgent(agents, *lines, node=node)
     one.start()
-    while len(agents) == before:
+    while agents.count == before:
         time.sleep(0.005)
     return one
 
@@ -332,7 +332,7 @@ def test_agents_that_wait_cost_no_thread(running: Relay, agents: WaitingAgents) 
 
         before = threading.active_count()
         tasks = [asyncio.create_task(wait(number)) for number in range(500)]
-        while len(agents) < 500:  # noqa: ASYNC110  # nobody tells when an agent has come
+        while agents.count < 500:  # noqa: ASYNC110  # nobody tells when an agent has come
             await asyncio.sleep(0)
         assert threading.active_count() <= before
         for task in tasks:

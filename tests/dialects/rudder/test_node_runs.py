@@ -56,7 +56,7 @@ class Waiting(threading.Thread):
         self.agents = agents
         self.order: dict[str, Any] = {}
         self.start()
-        while not len(agents):
+        while not agents.count:
             time.sleep(0.005)
 
     def run(self) -> None:
