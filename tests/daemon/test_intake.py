@@ -21,7 +21,7 @@ from tests.common import run_logs
 
 from quarterdeck.core.accounts import SYSTEM
 from quarterdeck.core.nodes import AgentKey, KeyStatus
-from quarterdeck.daemon import config, tls, wiring
+from quarterdeck.daemon import config, tls, wiring, worker_wiring
 from quarterdeck.daemon.config import Config
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.services.context import Context
@@ -67,7 +67,7 @@ class Server:
         ready, done = threading.Event(), threading.Event()
 
         async def drain() -> None:
-            async with wiring.draining(self.config):
+            async with worker_wiring.draining(self.config):
                 ready.set()
                 await asyncio.to_thread(done.wait)
 

@@ -3,7 +3,7 @@
 
 Standard input carries one line with the settings and then stays open: its end means that the supervisor is gone, also
 after kill -9, and the process ends itself. Standard output carries one JSON line a message back to the supervisor.
-What the API or the worker does is not here: `wiring.py` says.
+What the API or the worker does is not here: `wiring.py` and `worker_wiring.py` say.
 """
 
 from __future__ import annotations
@@ -116,13 +116,13 @@ def worker() -> None:
     link = Link()
     import asyncio
 
-    from quarterdeck.daemon import wiring
+    from quarterdeck.daemon import worker_wiring
 
     config = link.receive()
     start_logging(config)
 
     async def work() -> None:
-        task = asyncio.ensure_future(wiring.worker(config))
+        task = asyncio.ensure_future(worker_wiring.worker(config))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         link.send(ready=True)

@@ -114,7 +114,11 @@ class Projects(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _says("Directories in which scripts, keys for nodes and `file:` addresses that projects name may lie."),
     ] = []
     allowed_urls: Annotated[
-        list[str], _says("Patterns of addresses from which node lists may be fetched, besides a project's own.")
+        list[str],
+        _says(
+            "Patterns of addresses from which node lists may be fetched, besides a project's own. This machine and "
+            "metadata services are asked, also for scripts, at these only."
+        ),
     ] = []
     acl_directory: Annotated[
         str, _says("Where *.aclpolicy files lie. Empty means `acl` in the data directory. Without files roles decide.")

@@ -15,6 +15,7 @@ from quarterdeck.core import accounts
 from quarterdeck.core.accounts import SYSTEM
 from quarterdeck.core.ids import ROOT
 from quarterdeck.daemon import config as settings
+from quarterdeck.daemon import paths as directories
 from quarterdeck.daemon.config import Config
 from quarterdeck.dialects.relay import callers, version
 from quarterdeck.dialects.relay import intake as paths
@@ -64,7 +65,7 @@ def root(
     agents: WaitingAgents | None = None,
 ) -> RelayEdge:
     """The relay API of the root server. Without a key and addresses it reaches no relays below it."""
-    bodies, folder = config.data / "spool" / "bodies", shared_folder(config)
+    bodies, folder = config.data / "spool" / "bodies", directories.shared_folder(config)
     for directory in (bodies, folder):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -97,8 +98,8 @@ def root(
         files=SharedFiles(config.data / "shared-files", nodes, pass_on),
         metrics=Metrics(
             nodes,
-            {"reports": report_spool(config), "run-logs": reports_directory(config) / INCOMING},
-            counted=lambda: counters.read(counters_file(config)),
+            {"reports": directories.report_spool(config), "run-logs": directories.reports_directory(config) / INCOMING},
+            counted=lambda: counters.read(directories.counters_file(config)),
         ),
         door=Door(
             nodes=nodes,
@@ -123,7 +124,7 @@ def root(
 
 def intake(config: Config, door: Door) -> IntakeEdge:
     """Where genuine agents put reports and inventories. The directories are those that somebody watches."""
-    reports, inventories = reports_directory(config) / INCOMING, config.data / "inventories"
+    reports, inventories = directories.reports_directory(config) / INCOMING, config.data / "inventories"
     user, password = config.relay.report_user, config.relay.report_password
 
     def inlet(directory: Path, rules: Rules, user: str, password: str) -> Inlet:
@@ -143,46 +144,26 @@ def intake(config: Config, door: Door) -> IntakeEdge:
     )
 
 
-def reports_directory(config: Config) -> Path:
-    """Where run logs of genuine agents are dropped, and set aside."""
-    return config.data / "reports"
-
-
 def quarantine(config: Config, spool: Spool) -> Quarantine:
     """All that this server sets aside."""
-    reports, inventories = reports_directory(config), config.data / "inventories"
+    reports, inventories = directories.reports_directory(config), config.data / "inventories"
     return Quarantine(
         [
             ReportFiles(FailedFiles(reports / FAILED), reports / INCOMING),
-            Records(report_spool(config) / QUARANTINE, spool),
+            Records(directories.report_spool(config) / QUARANTINE, spool),
             Inventories(inventories / FAILED_INVENTORIES, inventories / NEW_INVENTORIES),
         ]
     )
 
 
-def counters_file(config: Config) -> Path:
-    """Where those who take reports count, for those who are asked how many."""
-    return config.data / "spool" / "counters"
-
-
-def shared_folder(config: Config) -> Path:
-    """The directory whose files every node may have."""
-    return Path(config.relay.shared_folder) if config.relay.shared_folder else config.data / "shared-folder"
-
-
 def folder_tree(config: Config) -> FolderTree:
     """The same as relays mirror it."""
-    return FolderTree(SharedFolder(shared_folder(config)))
+    return FolderTree(SharedFolder(directories.shared_folder(config)))
 
 
 def addresses(config: Config) -> Addresses:
     """Where the relays below this server are reached."""
     return Addresses(config.data / "relays.json")
-
-
-def report_spool(config: Config) -> Path:
-    """Where reports wait between their acknowledgement and the database."""
-    return config.data / "spool" / "reports"
 
 
 @asynccontextmanager

@@ -102,7 +102,7 @@ class Executions:
         self._recorder = Recorder(units, self._threads)
         self._pool = ssh.Pool(known_hosts=known_hosts)
         self._guard = Guard()
-        self._fetcher = Fetcher(site.allowed_paths)
+        self._fetcher = Fetcher(site.allowed_paths, site.allowed_urls)
         self._running: dict[int, _Running] = {}
         self._claiming = asyncio.Lock()
         #: workers that do not live, and since when we know

@@ -17,9 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from email.message import EmailMessage
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from quarterdeck.core import notifications as policy
 from quarterdeck.core.notifications import Mail
@@ -27,6 +25,9 @@ from quarterdeck.formats import notifications as documents
 from quarterdeck.services import notifications
 from quarterdeck.services.context import Context
 from quarterdeck.services.notifications import Outgoing
+
+if TYPE_CHECKING:
+    import httpx
 
 log = logging.getLogger(__name__)
 # It tells the addresses of all requests, and those of webhooks often hold what lets one in.
@@ -67,6 +68,8 @@ def post(request: Request) -> str:
 
 
 async def _post(request: Request) -> str:
+    import httpx  # deferred, as below: most workers never call anybody
+
     try:
         # The client's own limits are for each wait; this one is for all together.
         async with asyncio.timeout(SECONDS):
@@ -80,6 +83,8 @@ async def _post(request: Request) -> str:
 
 
 async def _answer(request: Request) -> str:
+    import httpx
+
     url = httpx.URL(request.url)
     # System certificates: an operator adds those of a private authority there.
     context = ssl.create_default_context()
