@@ -162,9 +162,9 @@ def settings(fleet: Fleet, known_hosts: Path | None = None) -> str:
 
 
 def table(rows: dict[str, Row], nodes: int) -> Iterator[str]:
-    """Medians; `x` is a way's wall time over ours of the same round; `alone` leaves out what others took meanwhile.
+    """Medians; `x` is a way's wall time over ours of the same round, by which goals are judged.
 
-    Goals are judged by that: on a machine of its own both are the same.
+    `alone` is a rough idea of that time without what others took of the machine meanwhile.
     """
     columns = ("wall, s", "client", "sshd", "sshd", "others", "x wall", "x alone", "x CPU")
     yield f"{'CPU in ms a node; x of ours':28} " + " ".join(f"{one:>8}" for one in columns) + "  goal"
@@ -186,7 +186,7 @@ def table(rows: dict[str, Row], nodes: int) -> Iterator[str]:
         yield (
             f"{row.name:28} {median(row.wall):8.2f} {client:8.2f} {sshd:8.2f} {share:>8} "
             f"{median(row.others):8.0%} {times:8.2f} {alone:8.2f} {work:8.2f}  "
-            + (f"{goal:g} x: {'met' if alone >= goal else 'missed'}" if goal else "")
+            + (f"{goal:g} x: {'met' if times >= goal else 'missed'}" if goal else "")
             + ("" if len(row.wall) >= len(base.wall) else f" ({len(row.wall)} rounds)")
         )
 
