@@ -16,7 +16,7 @@ import os
 import socket
 import ssl
 import time
-from typing import Any, Dict, NamedTuple, Optional
+from typing import IO, Any, Dict, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from quarterdeck_agent import documents
@@ -27,6 +27,7 @@ CONNECT_TIMEOUT_SECONDS = 10
 ANSWER_TIMEOUT_SECONDS = 60
 
 _PIECE_BYTES = 256 * 1024
+_AGENT = "quarterdeck-agent"
 
 
 class Answer(NamedTuple):
@@ -117,6 +118,36 @@ class Client:
         answer = self._ask("POST", path, text, "application/octet-stream")
         return str(_json_object(answer.body).get("status", ""))
 
+    def head(self, path: str) -> int:
+        """The status for a path. Raises Refused, Unreachable, Untrusted."""
+        return self._ask("HEAD", path, b"").status
+
+    def put(self, path: str, body: bytes) -> None:
+        """Leave something at a path. Raises Refused, Unreachable, Untrusted."""
+        self._ask("PUT", path, body, "application/octet-stream")
+
+    def download(self, path: str, target: IO[bytes]) -> None:
+        """Write what is at a path into a stream, whatever its length. Raises Refused, Unreachable, Untrusted."""
+        self.close()  # what another answer left must not be in the way
+        try:
+            self._download(self._url.path.rstrip("/") + path, target)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, http.client.HTTPException):
+                raise self._unreachable(error) from error
+            raise
+
+    def _download(self, location: str, target: IO[bytes]) -> None:
+        connection = self._connection = self._connect()
+        connection.request("GET", location, None, {**self._signed("GET", location, b""), "User-Agent": _AGENT})
+        reply = connection.getresponse()
+        if reply.status != 200:
+            raise _refusal(Answer(reply.status, {}, self._content(reply)))
+        while piece := reply.read(_PIECE_BYTES):
+            target.write(piece)
+        if reply.length:
+            raise Unreachable(f"{self._server} broke off in the middle of an answer.")
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -171,7 +202,7 @@ class Client:
     def _send_once(self, method: str, target: str, body: bytes, extra: Dict[str, str]) -> Answer:
         if self._connection is None:
             self._connection = self._connect()
-        headers = {**self._signed(method, target, body), **extra, "User-Agent": "quarterdeck-agent"}
+        headers = {**self._signed(method, target, body), **extra, "User-Agent": _AGENT}
         self._connection.request(method, target, body or None, headers)
         reply = self._connection.getresponse()
         content = self._content(reply)

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from quarterdeck_agent import conditions, variables
 from quarterdeck_agent.documents import Call, Policy, PolicyItem, Report
 from quarterdeck_agent.outcome import Facts, Finding, Method, MethodCall, State
+
+if TYPE_CHECKING:
+    from quarterdeck_agent.exchange import Exchange
 
 MAX_MESSAGE_CHARACTERS = 16384
 
@@ -66,6 +69,8 @@ class Engine:
     audit_only: bool = False
     backups: Optional[str] = None
     persistent: Optional[str] = None
+    #: The node's own server, for files.
+    server: Optional[Exchange] = None
     #: Problems of calls that send no report.
     problems: List[str] = field(default_factory=list)
 
@@ -120,7 +125,9 @@ class Engine:
         if method is None:
             return Outcome.ERROR, f"This agent does not know the method {call['method']}; update the agent."
         params = {name: self._expand(value) for name, value in call["params"].items()}
-        prepared = MethodCall(params=params, facts=self.facts, backups=self.backups, state=self.persistent)
+        prepared = MethodCall(
+            params=params, facts=self.facts, backups=self.backups, state=self.persistent, server=self.server
+        )
         try:
             if method.blind:
                 return _judge_blind(method, prepared, enforce=enforce)

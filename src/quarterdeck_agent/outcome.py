@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Callable, Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Tuple
+
+if TYPE_CHECKING:  # http.client takes longer to load than most runs need
+    from quarterdeck_agent.exchange import Exchange
 
 
 class State(enum.Enum):
@@ -77,6 +80,8 @@ class MethodCall:
     backups: Optional[str] = None
     #: Directory for state that outlives a run (`command_execution_once`, persistent conditions).
     state: Optional[str] = None
+    #: The node's own server, for methods that exchange files with it; None where there is none to ask.
+    server: Optional[Exchange] = None
 
     def __getitem__(self, name: str) -> str:
         return self.params.get(name, "")

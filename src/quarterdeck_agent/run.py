@@ -16,6 +16,7 @@ from quarterdeck_agent.client import Client
 from quarterdeck_agent.documents import Policy, Report
 from quarterdeck_agent.engine import Engine
 from quarterdeck_agent.errors import AgentError, Refused, Unreachable, Untrusted
+from quarterdeck_agent.exchange import Exchange
 from quarterdeck_agent.outcome import METHODS, Facts, Method
 from quarterdeck_agent.parcels import Queue
 from quarterdeck_agent.state import StateDirectory
@@ -146,6 +147,7 @@ class _Run:
             audit_only=self._options.audit_only,
             backups=state.at("backups"),
             persistent=state.at("persistent"),
+            server=Exchange(self._client, self._key, self._node),
         )
         for report in engine.apply(found):
             result.reports.append(report)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -287,3 +288,47 @@ def test_two_relays_pass_policies_down_and_reports_up_and_the_shared_folder_too(
         assert "serves 1 nodes" in refused.json()["errorDetails"]
     finally:
         inner.end()
+
+
+def test_a_node_shares_a_file_with_another_and_takes_one_of_the_shared_folder_through_its_relay(
+    served: Site, relay: Relay, machine: RelayedMachine, token: str
+) -> None:
+    other = RelayedMachine(served, "behind2", relay)
+    other.enroll_through_relay(token)
+    given, taken, folder = machine.files / "given", other.files / "taken", other.files / "from-folder"
+    given.write_text("from behind1 to behind2\n")
+    (served.data / "shared-folder" / "banner").write_bytes(b"for everybody\n")
+    keep(served, "give", machine.node, "sharedfile_to_node", remote_node=other.node, file_path=str(given), ttl="1d")
+    keep(served, "take", other.node, "sharedfile_from_node", remote_node=machine.node, file_path=str(taken))
+    keep(served, "look", other.node, "file_from_shared_folder", source="banner", path=str(folder))
+    served.settle()
+    mirrored = relay.data / "mirror" / "folder"
+    assert eventually(lambda: list(mirrored.glob("trees/*/banner")) != [], PATIENCE_SECONDS), relay.log.read_text()
+
+    gave, took = machine.run(), other.run()
+
+    statuses = [{one["component"]: one["status"] for one in run["reports"]} for run in (gave, took)]
+    assert statuses[0]["give"] == "result_repaired", gave
+    assert statuses[1] == {"take": "result_repaired", "look": "result_repaired"}, took
+    assert taken.read_text() == given.read_text()
+    assert folder.read_bytes() == b"for everybody\n"
+    again = {one["component"]: one["status"] for one in other.run()["reports"]}
+    assert again == {"take": "result_success", "look": "result_success"}
+
+
+def keep(served: Site, name: str, node: str, method: str, **parameters: str) -> None:
+    """A technique of one call, its directive, and a rule for one node."""
+    if method.startswith("sharedfile"):
+        parameters["file_id"] = "greeting"
+    call = {"type": "call", "id": f"call-{name}", "method": method, "component": name, "condition": "any"}
+    technique = {"id": f"technique_{name}", "version": "1.0", "name": name, "parameters": []}
+    served.ask("PUT", "/techniques", {**technique, "calls": [{**call, "parameters": parameters}]})
+    directive: dict[str, Any] = {"id": f"directive-{name}", "displayName": name, "techniqueName": technique["id"]}
+    directive |= {"techniqueVersion": "1.0", "policyMode": "enforce", "parameters": {"section": {"name": "sections"}}}
+    served.ask("PUT", "/directives", directive)
+    where = [{"objectType": "node", "attribute": "nodeId", "comparator": "eq", "value": node}]
+    query = {"select": "node", "composition": "And", "where": where}
+    group = {"id": f"group-{name}", "displayName": f"Group {name}", "category": "GroupRoot", "query": query}
+    served.ask("PUT", "/groups", group)
+    rule = {"id": f"rule-{name}", "displayName": name, "directives": [directive["id"]]}
+    served.ask("PUT", "/rules", {**rule, "targets": [f"group:group-{name}"]})

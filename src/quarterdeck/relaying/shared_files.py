@@ -126,6 +126,20 @@ class SharedFiles:
         self._keep(address, metadata.until(expires), body)
         return None
 
+    def give(self, address: Address) -> tuple[IO[bytes], Metadata]:
+        """A file that is kept here, for its target; whoever has it closes it. Raises NotFound, Unprovable."""
+        path = self._path(address)
+        try:
+            with self._renaming:  # content and metadata of the same delivery
+                content, head = path.open("rb", buffering=0), _metadata_path(path).read_bytes()
+        except FileNotFoundError:
+            raise NotFound("There is no such file.") from None
+        try:
+            return content, shared_file.parse(head)
+        except Invalid as error:
+            content.close()
+            raise Unprovable(f"The metadata that is kept cannot be read: {error.message}") from error
+
     def _elsewhere(self, listing: Listing, passing: Passing) -> int:
         target, top = passing.address.target, listing.topology
         hop = top.next_hop(target)

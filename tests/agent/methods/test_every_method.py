@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from tests.agent.methods import content_cases, file_cases, permission_cases, run_cases, system_cases
+from tests.agent.methods import content_cases, file_cases, permission_cases, run_cases, server_cases, system_cases
 from tests.agent.methods.casebook import COMPLIANT, DRIFT, NOT_APPLICABLE, REPAIRED, Case, Scratch
 
 from quarterdeck_agent import methods
@@ -19,6 +19,7 @@ CASES: list[Case] = [
     *permission_cases.CASES,
     *content_cases.CASES,
     *system_cases.CASES,
+    *server_cases.CASES,
 ]
 
 by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

@@ -464,3 +464,24 @@ def test_a_signature_covers_the_body(make: Make) -> None:
     unsigned = relay.ask("PUT", path, at=OUTSIDE, content=body)
 
     assert (good.status_code, swapped.status_code, unsigned.status_code) == (200, 401, 403)
+
+
+def test_a_node_gets_what_others_share_with_it_and_nothing_else(root: Relay) -> None:
+    root.put("app.conf", shared(NEAR, CONTENT), target=KEYLESS)
+    root.put("mine.conf", shared(NEAR, CONTENT), target=NEAR)
+    root.put("broken.conf", shared(NEAR, CONTENT), target=NEAR)
+    root.file(NEAR, "broken.conf.metadata").write_text("nonsense")
+
+    def get(one: Agent, name: str) -> tuple[int, bytes]:
+        answer = root.signed(one, "GET", f"own-shared-files/{NEAR.node}/{name}")
+        return answer.status_code, answer.content
+
+    assert get(NEAR, "mine.conf") == (200, CONTENT)
+    assert [get(NEAR, name)[0] for name in ("app.conf", "none", "~x", "mine.conf.metadata", "broken.conf")] == [
+        404,
+        404,
+        400,
+        400,
+        500,
+    ]
+    assert root.ask("GET", f"own-shared-files/{NEAR.node}/mine.conf").status_code == 403

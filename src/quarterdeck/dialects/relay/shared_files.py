@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import os
+
 from quarterdeck.core.errors import NotFound
 from quarterdeck.core.ids import NodeId
 from quarterdeck.dialects.relay import version
 from quarterdeck.dialects.relay.callers import Callers
 from quarterdeck.dialects.relay.parts import Visit
 from quarterdeck.relaying.shared_files import Address
-from quarterdeck.web.operation import Answer, Request, Section
+from quarterdeck.web.operation import Answer, Excerpt, Request, Section
 
 section = Section("Shared files", {"callers": Callers.NODES})
 
@@ -33,6 +35,29 @@ def put_shared_files(visit: Visit, request: Request) -> Answer:
     assert request.body_file is not None
     passed = visit.parts.files.take(_address(request), word, request.body_file, vouched=visit.caller.upstream)
     return Answer(status=200 if passed is None else passed)
+
+
+@section.operation(
+    "getOwnSharedFiles",
+    "GET",
+    "/own-shared-files/{source}/{file}",
+    right=None,
+    since=1,
+    max_body=64 * 1024,
+    documented=False,
+    callers=Callers.PROVEN,
+)
+def get_own_shared_files(visit: Visit, request: Request) -> Answer:
+    """Fetch a file that another node shares with the node that asks."""
+    assert visit.caller.node is not None
+    source, file = (version.lossily(request.params[name]) for name in ("source", "file"))
+    address = Address(target=visit.caller.node, source=NodeId(source), file=file)
+    content, metadata = visit.parts.files.give(address)
+    with content:
+        descriptor = os.dup(content.fileno())
+    excerpt = Excerpt(descriptor=descriptor, start=0, length=os.fstat(descriptor).st_size)
+    headers = (("Content-Type", "application/octet-stream"), ("ETag", f'"{metadata.hash_value.hex()}"'))
+    return Answer(headers=headers, body=excerpt)
 
 
 def _needed(request: Request, name: str) -> str:
