@@ -3,7 +3,7 @@
 
     python -m bench.remote_run [--nodes 200] [--rounds 10] [--quick]
 
-A real server over plain HTTP on loopback; the agents are connections of this process that sign as real ones do and
+A real server over plain HTTP on loopback; the agents are connections of one process that sign as real ones do and
 print a few lines at once, so what is measured is the way there and back.
 """
 
@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import json
+import multiprocessing
 import statistics
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 from bench import _server
-from bench._processes import memory_bytes
 from bench._server import Server
 from tests.agents import Agent
 
@@ -38,21 +41,46 @@ class Took(NamedTuple):
     last: float
 
 
-async def live(client: httpx.AsyncClient, one: Agent) -> None:
+class Connection:
+    """One agent's connection. Libraries that serve many hosts from one pool would be what is measured here."""
+
+    def __init__(self, url: str, one: Agent) -> None:
+        self._url = httpx.URL(url)
+        self._one = one
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def post(self, path: str, body: bytes) -> dict[str, str]:
+        """The JSON document in an answer, which comes in chunks."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self._url.host, self._url.port)
+        reader, writer = self._streams
+        fields = {"Host": self._url.host, "Content-Length": str(len(body)), **self._one.headers("POST", path, body)}
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        writer.write(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        if b" 200 " not in answer.partition(b"\r\n")[0]:
+            raise SystemExit(answer.decode())
+        found = b""
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            found += (await reader.readexactly(size + 2))[:-2]
+        await reader.readexactly(2)
+        document: dict[str, str] = json.loads(found)
+        return document
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+
+
+async def live(url: str, one: Agent) -> None:
     """Wait and carry out orders until cancelled."""
-
-    async def post(path: str, body: bytes) -> httpx.Response:
-        answer = await client.post(path, content=body, headers=one.headers("POST", path, body))
-        answer.raise_for_status()
-        return answer
-
-    while True:
-        told = (await post(agent.PATH_WAKE, b"")).json()
-        if told["status"] != "run":
-            continue
-        await post(agent.output_path(told["run"], 0), b"")
-        text = "".join(f"{one.hostname} line {number}\n" for number in range(LINES))
-        await post(agent.output_path(told["run"], 1, 0), text.encode())
+    text = "".join(f"{one.hostname} line {number}\n" for number in range(LINES)).encode()
+    with contextlib.closing(Connection(url, one)) as connection:
+        while True:
+            told = await connection.post(agent.PATH_WAKE, b"")
+            if told["status"] == "run":
+                await connection.post(agent.output_path(told["run"], 0), b"")
+                await connection.post(agent.output_path(told["run"], 1, 0), text)
 
 
 async def ask(client: httpx.AsyncClient, nodes: list[Agent]) -> Took:
@@ -74,19 +102,34 @@ async def ask(client: httpx.AsyncClient, nodes: list[Agent]) -> Took:
 
 async def rounds(url: str, nodes: list[Agent], count: int) -> list[Took]:
     """All rounds, the first left out: it finds agents that have just come."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits, trust_env=False) as client:
-        tasks = [asyncio.create_task(live(client, one)) for one in nodes]
-        try:
-            took = []
-            for _ in range(count + 1):
-                await asyncio.sleep(2)
-                took.append(await ask(client, nodes))
-            return took[1:]
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as client:
+        took = []
+        for _ in range(count + 1):
+            await asyncio.sleep(2)
+            took.append(await ask(client, nodes))
+        return took[1:]
+
+
+def live_all(url: str, nodes: list[tuple[str, str]]) -> None:
+    """All agents, in a process of their own, until it is ended."""
+
+    async def work() -> None:
+        await asyncio.gather(*(live(url, Agent(node=node, hostname=name)) for node, name in nodes))
+
+    asyncio.run(work())
+
+
+@contextlib.contextmanager
+def living(url: str, nodes: list[Agent]) -> Iterator[None]:
+    """Meanwhile the agents wait."""
+    names = [(one.node, one.hostname) for one in nodes]
+    process = multiprocessing.get_context("fork").Process(target=live_all, args=(url, names), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.join(10)
 
 
 def enroll(server: Server, count: int) -> list[Agent]:
@@ -113,9 +156,11 @@ def main() -> int:
         options.nodes, options.rounds = 20, 2
     with tempfile.TemporaryDirectory(prefix="quarterdeck-bench-") as scratch, _server.serving(Path(scratch)) as server:
         nodes = enroll(server, options.nodes)
-        before = server.memory_bytes("api")
-        took = asyncio.run(rounds(str(server.client.base_url), nodes, options.rounds))
-        after = memory_bytes([server.process("api")])
+        before, used = server.memory_bytes("api"), server.cpu_seconds()
+        url = str(server.client.base_url)
+        with living(url, nodes):
+            took = asyncio.run(rounds(url, nodes, options.rounds))
+        after, spent = server.memory_bytes("api"), server.cpu_seconds()
     print(f"{options.nodes} agents that wait, {LINES} lines each, {options.rounds} rounds")
     for name, values, target in (
         ("request to first output", [one.first for one in took], "(< 200 ms)"),
@@ -124,6 +169,8 @@ def main() -> int:
     ):
         median, worst = 1000 * statistics.median(values), 1000 * max(values)
         print(f"{name:<34} median {median:6.0f} ms, worst {worst:6.0f} ms  {target}")
+    each = {name: 1000 * (spent[name] - used[name]) / (options.nodes * (options.rounds + 1)) for name in used}
+    print(f"{'CPU for a run of one node':<34} " + ", ".join(f"{name} {value:.1f} ms" for name, value in each.items()))
     print(f"{'memory of the API process':<34} {before / 2**20:.0f} MB before, {after / 2**20:.0f} MB after")
     return 0
 

@@ -17,7 +17,7 @@ from quarterdeck.core.errors import Conflict, Invalid, NotFound, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.relays import ListedNode, Topology
 from quarterdeck.core.remote_runs import Form, Order, Wanted
-from quarterdeck.relaying import waiting_agents
+from quarterdeck.relaying import remote_runs, waiting_agents
 from quarterdeck.relaying.nodes_list import Listing, NodesList
 from quarterdeck.relaying.remote_runs import Hop, RemoteRuns, Way
 from quarterdeck.relaying.waiting_agents import Ended, Run, Times, WaitingAgents
@@ -451,6 +451,52 @@ def test_all_nodes_run_at_the_same_time_and_lines_never_mix() -> None:
         assert first["next"] < last["near"]
         assert first["near"] < last["next"]
         await asyncio.gather(*tasks)
+
+    play(story())
+
+
+def test_only_some_agents_begin_at_the_same_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_runs, "_BEGIN_SECONDS", 10)
+    nodes = [NodeId(f"n{number}") for number in range(40)]
+    listed = {node: ListedNode(f"{node}.test", ROOT) for node in nodes}
+    agents, beginning, most = WaitingAgents(QUICK), 0, 0
+
+    async def listens_slowly(node: NodeId) -> None:
+        nonlocal beginning, most
+        run = agents.belongs(node, (await asks(agents, node))["run"])
+        beginning += 1
+        most = max(most, beginning)
+        await asyncio.sleep(0.01)
+        beginning -= 1
+        await agents.put(run, 0, b"", None)
+        await agents.put(run, 1, f"{node}\n".encode(), 0)
+
+    async def story() -> None:
+        tasks = [asyncio.create_task(listens_slowly(node)) for node in nodes]
+        await waiting(agents, len(nodes))
+        remote = RemoteRuns(nodes=NodesList(lambda: Listing(topology=Topology(ROOT, listed))), agents=agents)
+
+        assert sorted((await everything(remote.ask(Wanted(keep_output=True)))).split()) == sorted(nodes)
+        await asyncio.gather(*tasks)
+
+    play(story())
+    assert 1 < most <= 16
+
+
+def test_agents_that_do_not_begin_let_others_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_runs, "_BEGINNING", 1)
+    monkeypatch.setattr(remote_runs, "_BEGIN_SECONDS", 0.02)
+
+    async def story() -> None:
+        agents = WaitingAgents(Times(hold=5, back=2, look=0.05))
+        stuck = asyncio.create_task(asks(agents, NEAR))
+        agent = asyncio.create_task(listens(agents, NEXT, "next"))
+        await waiting(agents, 2)
+
+        output = await everything(runs(agents).ask(wanted("near", "next")))
+
+        assert output.splitlines() == ["next", "near.test: its agent went away before it began."]
+        await asyncio.gather(stuck, agent)
 
     play(story())
 

@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 
 #: Pieces of output that wait to be read, of all nodes together; a piece is no longer than what an agent buffers.
 _PIECES = 64
+#: Agents of one request that are told to run and have not begun yet. If all began at the same moment, all would ask for
+#: their policies before anybody saw a line; who does not begin soon lets the next one go first.
+_BEGINNING = 16
+_BEGIN_SECONDS = 0.25
 _LONGEST_LINE = 64 * 1024
 _NO_WAY = "there is no way to reach it: {}"
 _BY_ITSELF = "It runs by itself at its next interval."
@@ -123,15 +127,18 @@ class RemoteRuns:
                 yield piece
 
     def _sources(self, split: Split, wanted: Wanted) -> list[AsyncGenerator[bytes, None]]:
-        here = [self._run_here(node, self._hostname(node), wanted.order, wanted.form) for node in split.here]
+        turns = asyncio.Semaphore(_BEGINNING)
+        here = [self._run_here(node, self._hostname(node), wanted.order, wanted.form, turns) for node in split.here]
         return here + [self._run_behind(relay, nodes, wanted) for relay, nodes in split.behind.items()]
 
     # -- one node, and one relay ----------------------------------------------------------
 
-    async def _run_here(self, node: NodeId, hostname: str, order: Order, form: Form) -> AsyncGenerator[bytes, None]:
+    async def _run_here(
+        self, node: NodeId, hostname: str, order: Order, form: Form, turns: asyncio.Semaphore | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """Output and end of one node's run; nothing but problems when no output is wanted."""
         telling = _Telling(form)
-        async with aclosing(self._first_way(node, hostname, order)) as pieces:
+        async with aclosing(self._first_way(node, hostname, order, turns or asyncio.Semaphore())) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Ended):
                     if piece.problem:
@@ -141,12 +148,15 @@ class RemoteRuns:
                 elif order.output:
                     yield telling.output(node, hostname, piece)
 
-    async def _first_way(self, node: NodeId, hostname: str, order: Order) -> AsyncGenerator[bytes | Ended, None]:
+    async def _first_way(
+        self, node: NodeId, hostname: str, order: Order, turns: asyncio.Semaphore
+    ) -> AsyncGenerator[bytes | Ended, None]:
         refusals = []
-        for way in (self._over_agent, *(one.run for one in self.ways)):
+        ways = [self._over_agent(node, order, turns), *(one.run(node, hostname, order) for one in self.ways)]
+        for way in ways:
             answered = False
             try:
-                async with aclosing(_lines(way(node, hostname, order))) as pieces:
+                async with aclosing(_lines(way)) as pieces:
                     async for piece in pieces:
                         answered = True
                         yield piece
@@ -159,8 +169,16 @@ class RemoteRuns:
                 return
         yield Ended(problem=_NO_WAY.format(" ".join(refusals)))
 
-    async def _over_agent(self, node: NodeId, hostname: str, order: Order) -> AsyncGenerator[bytes | Ended, None]:
-        run = self.agents.wake(node, order)
+    async def _over_agent(
+        self, node: NodeId, order: Order, turns: asyncio.Semaphore
+    ) -> AsyncGenerator[bytes | Ended, None]:
+        async with turns:
+            run = self.agents.wake(node, order)
+            try:
+                await self.agents.begins(run, _BEGIN_SECONDS)
+            except BaseException:
+                self.agents.leave(run)
+                raise
         async with aclosing(self.agents.follow(run)) as pieces:
             async for piece in pieces:
                 yield piece

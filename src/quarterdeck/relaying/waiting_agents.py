@@ -106,6 +106,8 @@ class Run:
         self.order = order
         self.end: Ended | None = None
         self.begun = False
+        #: whether the agent waited when it was asked
+        self.at_once = False
         self.wanted = order.output
         self.since = self.heard = now
         #: the number of the piece that comes next
@@ -167,6 +169,7 @@ class WaitingAgents:
             if len(place.orders) >= MOST_ORDERS:
                 raise Unavailable(f"{MOST_ORDERS} runs wait for its agent already.")
             run = Run(node, order, self._clock())
+            run.at_once = place.waiter is not None
             place.orders.append(run)
         place.bell.ring()
         return run
@@ -181,11 +184,20 @@ class WaitingAgents:
                 elif run.end is not None:
                     return
         finally:
-            with self._lock:
-                run.wanted = False
-                run.text.clear()
-                run.size = 0
-            run.bell.ring()
+            self.leave(run)
+
+    async def begins(self, run: Run, seconds: float) -> None:
+        """Wait until an agent that waited when it was asked begins, but no longer than so."""
+        if run.at_once:
+            await run.bell.until(lambda: run.begun or run.end is not None or None, seconds)
+
+    def leave(self, run: Run) -> None:
+        """Nobody wants to read what the agent prints any more."""
+        with self._lock:
+            run.wanted = False
+            run.text.clear()
+            run.size = 0
+        run.bell.ring()
 
     # -- agents ---------------------------------------------------------------------------
 
