@@ -27,7 +27,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from tools import demo_policies, demo_results, demo_runbooks
+from tools import demo_policies, demo_relays, demo_results, demo_runbooks
 from tools.demo_results import Results
 from tools.demo_world import (
     Api,
@@ -49,7 +49,7 @@ USUAL_DIRECTORY = Path("demo-data")
 ROOTS_DIRECTORY = Path("/var/lib/quarterdeck-demo")
 RUN_SECONDS = 180  # making a key of 4096 bits takes a busy machine its time
 INTERVAL_SECONDS = 300
-TOTAL_STEPS = 13
+TOTAL_STEPS = 16
 
 
 @dataclass
@@ -274,6 +274,25 @@ class Tour:
                 self.console.print(f"        [{colour}]{text}[/{colour}]", soft_wrap=True)
             found.extend(demo_runbooks.verify(self.api, fleet, execution))
 
+    # -- relays -------------------------------------------------------------------------------------------------
+
+    def relay_a_file(self, stack: contextlib.ExitStack) -> None:
+        """A relay in a process of its own, a machine behind it, and a file from the first machine to that one."""
+        with self.step("A relay starts in a process of its own, and a second machine enrols through it") as found:
+            branch = demo_relays.prepare(self.places.branch, self.places.agent_program)
+            token = demo_relays.make_relay(self.api, branch, self.url)
+            stack.enter_context(demo_relays.relaying(branch))
+            demo_relays.enrol(self.api, branch, token)
+            demo_relays.make_rules(self.api, branch, self.node)
+            found.append(f"relay at {branch.url}, without a database; promoted over the API")
+            found.append(f"node {branch.node} is served by it")
+        self.await_policy("The server generates the policies of both machines")
+        with self.step("The first machine shares a file with the second, through the relay") as found:
+            self.run_agent()
+            demo_relays.run_agent(branch)
+            demo_relays.verify(self.api, branch)
+            found.append(f"{branch.taken}: [green]there[/green], and the report came back through the relay")
+
     # -- and now you --------------------------------------------------------------------------------------------
 
     def show(self) -> None:
@@ -365,6 +384,7 @@ def play(console: Console, places: Places, *, port: int, once: bool) -> None:
         tour.damage_and_repair()
         tour.show()
         tour.run_a_job(stack)
+        tour.relay_a_file(stack)
         tour.offer(verify=once)
         console.print(f"\n[green]The tour took {time.monotonic() - begun:.0f} s.[/green]")
         if not once:

@@ -16,12 +16,17 @@ FINDINGS = 4
 GROUP = {
     "id": "demo-linux",
     "displayName": "Linux machines",
-    "description": "Whatever runs Linux, found by its inventory.",
+    "description": "Whatever runs Linux, found by its inventory, and is served by the server itself.",
     "dynamic": True,
+    # Who is in it only for a moment, such as a relay before its promotion, has no port of its own.
+    "properties": [{"name": "web", "value": {"port": 80}}],
     "query": {
         "select": "node",
         "composition": "and",
-        "where": [{"objectType": "node", "attribute": "OS", "comparator": "eq", "value": "Linux"}],
+        "where": [
+            {"objectType": "node", "attribute": "OS", "comparator": "eq", "value": "Linux"},
+            {"objectType": "node", "attribute": "policyServerId", "comparator": "eq", "value": "root"},
+        ],
     },
     "reason": "demo",
 }

@@ -71,6 +71,11 @@ class Places:
         return self.root / "nodes"
 
     @property
+    def branch(self) -> Path:
+        """A relay, and what is behind it."""
+        return self.root / "branch"
+
+    @property
     def log(self) -> Path:
         """What the server prints."""
         return self.root / "server.log"

@@ -32,7 +32,8 @@ def test_the_demo_plays_all_steps_and_leaves_no_process(reachable_dir: Path) -> 
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "13/13 ✓" in done.stdout
+    assert "16/16 ✓" in done.stdout
+    assert "came back through the relay" in done.stdout
     assert "not ready" in done.stdout
     assert "2 nodes succeeded, 1 failed" in done.stdout
     assert "nothing was touched" in done.stdout
