@@ -586,6 +586,33 @@ def test_following_one_node_that_nothing_reaches_is_refused_at_once() -> None:
         remote.follow(NEAR, "near.test", ["a b"])
 
 
+def test_where_remote_runs_are_switched_off_nothing_starts() -> None:
+    off = RemoteRuns(nodes=NodesList(listing), agents=WaitingAgents(), enabled=False)
+
+    assert "switched off" in off.start({NEAR: "near.test"}, [])[NEAR]
+    with pytest.raises(Unavailable, match="switched off"):
+        off.follow(NEAR, "near.test", [])
+
+
+def test_the_nodes_list_is_read_before_anything_is_awaited() -> None:
+    loaded: list[str] = []
+
+    def load() -> Listing:
+        loaded.append(threading.current_thread().name)
+        return listing()
+
+    async def story() -> None:
+        remote = RemoteRuns(nodes=NodesList(load, fresh_seconds=0), agents=WaitingAgents(), hop=FakeHop(problem="no."))
+        answer = await asyncio.to_thread(remote.ask, Wanted(keep_output=True, form=Form.JSON))
+        before = len(loaded)
+        await everything(answer)
+        assert len(loaded) == before
+
+    play(story())
+    assert loaded
+    assert threading.current_thread().name not in loaded
+
+
 def test_following_one_node_gives_what_its_agent_prints() -> None:
     async def story() -> None:
         agents = WaitingAgents(QUICK)

@@ -20,7 +20,7 @@ import msgspec
 from quarterdeck.core import remote_runs
 from quarterdeck.core.errors import QuarterdeckError, Unavailable
 from quarterdeck.core.ids import NodeId
-from quarterdeck.core.relays import ListedNode, Split
+from quarterdeck.core.relays import ListedNode, Split, Topology
 from quarterdeck.core.remote_runs import Form, Order, Wanted
 from quarterdeck.relaying.nodes_list import NodesList
 from quarterdeck.relaying.waiting_agents import Ended, WaitingAgents
@@ -35,6 +35,7 @@ _BEGINNING = 16
 _BEGIN_SECONDS = 0.25
 _LONGEST_LINE = 64 * 1024
 _NO_WAY = "there is no way to reach it: {}"
+_SWITCHED_OFF = "remote runs are switched off here."
 _BY_ITSELF = "It runs by itself at its next interval."
 
 #: Asks a neighbouring relay for runs: the relay, its line of the list, the end of the path (`all` or `nodes`), the
@@ -114,10 +115,11 @@ class RemoteRuns:
         split = topology.split_all() if wanted.nodes is None else topology.split(wanted.nodes)
         for node in split.unknown:
             log.warning("Node %s is not asked to run: it is not below this server", node[:80])
-        return self._asked(split, wanted)
+        return self._asked(self._sources(split, topology, wanted), wanted)
 
-    async def _asked(self, split: Split, wanted: Wanted) -> AsyncGenerator[bytes, None]:
-        sources = self._sources(split, wanted)
+    async def _asked(
+        self, sources: Sequence[AsyncGenerator[bytes, None]], wanted: Wanted
+    ) -> AsyncGenerator[bytes, None]:
         if wanted.asynchronous and not wanted.keep_output:
             for source in sources:
                 self._keep(_drained(source))
@@ -126,10 +128,11 @@ class RemoteRuns:
             async for piece in pieces:
                 yield piece
 
-    def _sources(self, split: Split, wanted: Wanted) -> list[AsyncGenerator[bytes, None]]:
+    def _sources(self, split: Split, topology: Topology, wanted: Wanted) -> list[AsyncGenerator[bytes, None]]:
         turns = asyncio.Semaphore(_BEGINNING)
-        here = [self._run_here(node, self._hostname(node), wanted.order, wanted.form, turns) for node in split.here]
-        return here + [self._run_behind(relay, nodes, wanted) for relay, nodes in split.behind.items()]
+        listed = topology.nodes
+        here = [self._run_here(node, listed[node].hostname, wanted.order, wanted.form, turns) for node in split.here]
+        return here + [self._run_behind(relay, listed[relay], some, wanted) for relay, some in split.behind.items()]
 
     # -- one node, and one relay ----------------------------------------------------------
 
@@ -184,11 +187,12 @@ class RemoteRuns:
                 yield piece
         yield run.end or Ended(problem="its end is not known.")
 
-    async def _run_behind(self, relay: NodeId, nodes: Sequence[NodeId], wanted: Wanted) -> AsyncGenerator[bytes, None]:
+    async def _run_behind(
+        self, relay: NodeId, listed: ListedNode, nodes: Sequence[NodeId], wanted: Wanted
+    ) -> AsyncGenerator[bytes, None]:
         """What a relay answers. One that does not answer adds nothing."""
-        listed = self.nodes.current().topology.nodes.get(relay)
         try:
-            if self.hop is None or listed is None:
+            if self.hop is None:
                 raise Unavailable("this server has no way to relays.")
             where: Literal["all", "nodes"] = "all" if wanted.nodes is None else "nodes"
             async with aclosing(_lines(self.hop(relay, listed, where, wanted.fields(nodes)))) as pieces:
@@ -197,36 +201,39 @@ class RemoteRuns:
                     yield piece
         except QuarterdeckError as error:
             log.warning("Relay %s does not pass a remote run on: %s", relay, error.message)
-            yield _Telling(wanted.form).relay_failed(relay, self._hostname(relay), error.message)
-
-    def _hostname(self, node: NodeId) -> str:
-        listed = self.nodes.current().topology.nodes.get(node)
-        return listed.hostname if listed is not None else node
+            yield _Telling(wanted.form).relay_failed(relay, listed.hostname, error.message)
 
     # -- the Rudder API -------------------------------------------------------------------
 
     def start(self, nodes: Mapping[NodeId, str], classes: Sequence[str]) -> dict[NodeId, str]:
         """Have the agents of these nodes (hostnames by id) run; for those that do not start, why. Raises Invalid."""
+        if not self.enabled:
+            return dict.fromkeys(nodes, f"{_SWITCHED_OFF} {_BY_ITSELF}")
         wanted = Wanted(nodes=tuple(nodes), conditions=remote_runs.check_conditions(classes), asynchronous=True)
-        split = self.nodes.current().topology.split(nodes)
+        topology = self.nodes.current().topology
+        split = topology.split(nodes)
         problems: dict[NodeId, str] = {}
         for node in (*split.here, *split.unknown):
             if (problem := self._started(node, nodes[node], wanted.order)) is not None:
                 problems[node] = problem
         for relay, some in split.behind.items():
-            if self.hop is None or not self._spawn(_drained(self._run_behind(relay, some, wanted))):
+            if self.hop is None or not self._spawn(
+                _drained(self._run_behind(relay, topology.nodes[relay], some, wanted))
+            ):
                 problems |= dict.fromkeys(some, f"it is behind relay {relay}, which is not reached. {_BY_ITSELF}")
         return problems
 
     def follow(self, node: NodeId, hostname: str, classes: Sequence[str]) -> AsyncGenerator[bytes, None]:
         """Have one agent run; what it prints. Raises Unavailable when nothing reaches it, and Invalid."""
+        if not self.enabled:
+            raise _unreachable(node, _SWITCHED_OFF)
         conditions = remote_runs.check_conditions(classes)
         wanted = Wanted(nodes=(node,), conditions=conditions, asynchronous=True, keep_output=True)
-        split = self.nodes.current().topology.split([node])
-        for relay in split.behind:
+        topology = self.nodes.current().topology
+        for relay in topology.split([node]).behind:
             if self.hop is None:
                 raise _unreachable(node, f"it is behind relay {relay}, which is not reached.")
-            return _merged([self._run_behind(relay, (node,), wanted)])
+            return _merged([self._run_behind(relay, topology.nodes[relay], (node,), wanted)])
         if not self.ways and not self.agents.reaches(node):
             raise _unreachable(node, "its agent does not wait here for orders (quarterdeck-agent listen).")
         return _merged([self._run_here(node, hostname, wanted.order, wanted.form)])
