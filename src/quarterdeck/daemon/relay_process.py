@@ -155,6 +155,8 @@ class Relay:
     application: Starlette
     mirror: Mirror
     forwarder: Forwarder
+    #: to the server above
+    links: tuple[Link, ...]
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -173,6 +175,8 @@ class Relay:
             self.mirror.wake()
             for thread in threads:
                 thread.join(_STOP_SECONDS)
+            for link in self.links:
+                link.close()
 
 
 def assemble(config: Config, known: Identity) -> Relay:
@@ -180,8 +184,11 @@ def assemble(config: Config, known: Identity) -> Relay:
     me, data = NodeId(known.node), config.data
     signer = Signer(node=me, key=SigningKey(known.key))
 
+    links: list[Link] = []
+
     def up(answer_seconds: float) -> Link:
-        return Link(url=known.server, pin=known.pin, signer=signer, answer_seconds=answer_seconds)
+        links.append(Link(url=known.server, pin=known.pin, signer=signer, answer_seconds=answer_seconds))
+        return links[-1]
 
     mirrored, for_nodes = up(_NODE_PATIENCE_SECONDS * 3), up(_NODE_PATIENCE_SECONDS)
     copy = NodesCopy(path=data / "mirror" / "nodes.json", me=me, link=mirrored, address=config.public_url)
@@ -225,6 +232,7 @@ def assemble(config: Config, known: Identity) -> Relay:
         application=_application(config, relay, agents, runs),
         mirror=mirror,
         forwarder=Forwarder(spool, carried, FailedFiles(data / "spool" / "failed"), _counting(metrics)),
+        links=tuple(links),
     )
 
 

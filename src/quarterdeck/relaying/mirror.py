@@ -12,12 +12,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from quarterdeck.core.errors import QuarterdeckError
+from quarterdeck.core.errors import QuarterdeckError, Unavailable
 from quarterdeck.relaying.copies import NodesCopy, PolicyCopies
 from quarterdeck.relaying.folder_copies import FolderCopy
 from quarterdeck.relaying.nodes_list import NodesList
 
 log = logging.getLogger(__name__)
+
+_LOCK_SECONDS = 2.0
 
 
 @dataclass(kw_only=True)
@@ -47,9 +49,14 @@ class Mirror:
 
     def refresh_nodes(self) -> None:
         """Fetch the nodes list if it changed; it is in use when this returns. Raises Unavailable."""
-        with self._lock:
+        # Whoever asks for it while a round hangs with the server above does not wait as long as that.
+        if not self._lock.acquire(timeout=_LOCK_SECONDS):
+            raise Unavailable("The nodes list is being fetched.")
+        try:
             if self.copy.refresh():
                 self.nodes.reload()
+        finally:
+            self._lock.release()
 
     def round(self) -> bool:
         """Fetch everything that changed; whether all of it could be asked for."""

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A relay put together as it runs, below a server that tests play: whom it believes, what it keeps, what it passes up."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from starlette.testclient import TestClient
+from tests.agents import Agent, report
+from tests.relaying.upstreams import Asked, Said, Upstream, conditional, upstream
+
+from quarterdeck.core.errors import Conflict, Unavailable
+from quarterdeck.core.ids import ROOT
+from quarterdeck.daemon import config, relay_process, tls
+from quarterdeck.daemon.relay_process import Relay
+from quarterdeck.formats import agent, nodes_list, relay_documents, signature
+from quarterdeck.formats.agent_client import Identity
+from quarterdeck.formats.relay_documents import NodeEntry, NodesDocument, ServerEntry
+from quarterdeck.relaying import spool
+
+RELAY = Agent(hostname="relay.example.com", key_number=3)
+NEAR = Agent(hostname="near.example.com", key_number=1)
+INNER = Agent(hostname="inner.example.com", key_number=2)
+DEEP = Agent(hostname="deep.example.com", key_number=4)
+STRANGER = Agent(hostname="stranger.example.com", key_number=5)
+
+
+@dataclass
+class Above:
+    """The server above: the nodes it lists, their policies, and what it says to whatever is passed on."""
+
+    listed: dict[str, NodeEntry] = field(default_factory=dict)
+    passed: list[Asked] = field(default_factory=list)
+    away: bool = False
+
+    def answer(self, asked: Asked) -> Said:
+        if self.away:
+            return Said(503)
+        if asked.target == relay_documents.PATH_NODES:
+            document = NodesDocument(ServerEntry(ROOT, (RELAY.certificate,)), self.listed)
+            return conditional(asked, relay_documents.encode(document))
+        if asked.target.startswith(f"{relay_documents.PATH_POLICIES}/"):
+            node = asked.target.rpartition("/")[2].encode()
+            return Said(200, b"policy of " + node, {"ETag": '"id-1"', agent.HEADER_SIGNATURE: "c2ln"})
+        self.passed.append(asked)
+        return Said(404, b'{"code":"not_accepted","message":"Wait."}', {"Content-Type": "application/json"})
+
+
+@dataclass
+class Below:
+    """The relay as those below it meet it."""
+
+    relay: Relay
+    client: httpx.Client
+    above: Above
+    data: Path
+
+    def get(self, one: Agent, path: str, tag: str = "") -> httpx.Response:
+        extra = {"If-None-Match": tag} if tag else {}
+        return self.client.get(path, headers=one.headers("GET", path) | extra)
+
+    def post(self, one: Agent, path: str, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
+        return self.client.post(path, content=body, headers=headers or one.headers("POST", path, body))
+
+    def spooled(self) -> list[bytes]:
+        directory = self.data / "spool" / "parcels"
+        return [record for path in spool.pending(directory) for record in spool.records(path)]
+
+
+@pytest.fixture
+def server() -> Iterator[Upstream]:
+    with upstream() as made:
+        yield made
+
+
+@pytest.fixture
+def below(server: Upstream, tmp_path: Path) -> Iterator[Below]:
+    above = Above(
+        {
+            NEAR.node: NodeEntry("near", RELAY.node, (NEAR.certificate,)),
+            INNER.node: NodeEntry("inner", RELAY.node, (INNER.certificate,), relay=True),
+            DEEP.node: NodeEntry("deep", INNER.node, (DEEP.certificate,)),
+        }
+    )
+    server.answer = above.answer
+    pem = RELAY.key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    known = Identity(RELAY.node, pem, RELAY.certificate, server.url, "", "")
+    settings = config.load({"data_dir": str(tmp_path), "public_url": "https://relay.example.com:8443"}, {})
+    relay = relay_process.assemble(settings, known)
+    relay.mirror.refresh_nodes()
+    with TestClient(relay.application, client=("192.0.2.7", 4711), raise_server_exceptions=False) as client:
+        yield Below(relay, client, above, tmp_path)
+    for link in relay.links:
+        link.close()
+
+
+def refused(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["code"]
+
+
+# -- nodes ---------------------------------------------------------------------------------
+
+
+def test_a_node_gets_its_own_policy_with_the_roots_signature_and_keeps_getting_it(below: Below) -> None:
+    first = below.get(NEAR, agent.PATH_POLICY)
+    same = below.get(NEAR, agent.PATH_POLICY, '"id-1"')
+    below.above.away = True
+    kept = below.get(NEAR, agent.PATH_POLICY)
+
+    assert (first.status_code, first.content) == (200, b"policy of " + NEAR.node.encode())
+    assert first.headers[agent.HEADER_SIGNATURE] == "c2ln"
+    assert same.status_code == 304
+    assert kept.content == first.content
+    assert refused(below.get(DEEP, agent.PATH_POLICY)) == (503, "unavailable")
+
+
+def test_reports_and_inventories_of_known_nodes_are_kept_here(below: Below) -> None:
+    below.above.away = True
+    sent = [
+        ("report", agent.PATH_REPORTS, NEAR.run([report()])),
+        ("inventory", agent.PATH_INVENTORIES, NEAR.inventory()),
+    ]
+
+    answers = [below.post(NEAR, path, NEAR.parcel(kind, payload)) for kind, path, payload in sent]
+
+    assert [answer.status_code for answer in answers] == [202, 202]
+    slips = [relay_documents.unpack_slip(record)[0] for record in below.spooled()]
+    assert [(slip.kind, slip.node) for slip in slips] == [("report", NEAR.node), ("inventory", NEAR.node)]
+    assert below.above.passed == []
+
+
+def test_what_is_forged_altered_late_or_another_nodes_is_refused_and_not_kept(below: Below) -> None:
+    thief = Agent(node=NEAR.node, key_number=9)
+    late = Agent(node=NEAR.node, key_number=1, ahead=-4000)
+    good = NEAR.parcel("report", NEAR.run([report()]))
+
+    assert refused(below.post(thief, agent.PATH_REPORTS, good)) == (401, "bad_signature")
+    assert refused(below.post(late, agent.PATH_REPORTS, good)) == (401, "clock_skew")
+    assert refused(below.post(DEEP, agent.PATH_REPORTS, good)) == (400, "invalid")
+    assert refused(below.post(NEAR, agent.PATH_REPORTS, good[:-8] + b"altered!")) == (400, "invalid")
+    assert refused(below.post(NEAR, agent.PATH_INVENTORIES, good)) == (400, "invalid")
+    assert refused(below.post(NEAR, agent.PATH_REPORTS, b"nothing of the kind")) == (400, "invalid")
+    headers = NEAR.headers("POST", agent.PATH_REPORTS, good)
+    assert below.post(NEAR, agent.PATH_REPORTS, good, headers).status_code == 202
+    assert refused(below.post(NEAR, agent.PATH_REPORTS, good, headers)) == (401, "bad_signature")
+    assert below.client.post(agent.PATH_REPORTS, content=good).status_code == 401
+    assert len(below.spooled()) == 1
+
+
+def test_what_a_stranger_sends_goes_up_unaltered_with_a_voucher(below: Below) -> None:
+    body = agent.canonical(STRANGER.enrolment("token"))
+    headers = STRANGER.headers("POST", agent.PATH_ENROLL, body)
+
+    answer = below.post(STRANGER, agent.PATH_ENROLL, body, headers)
+    below.get(STRANGER, agent.PATH_POLICY)
+
+    assert refused(answer) == (404, "not_accepted")
+    enrolment, policy = below.above.passed
+    assert (enrolment.method, enrolment.target, enrolment.body) == ("POST", agent.PATH_ENROLL, body)
+    assert {name: enrolment.headers[name.lower()] for name in headers} == headers
+    relay, time, nonce, signed = relay_documents.read_voucher(enrolment.headers[relay_documents.HEADER_VOUCHER.lower()])
+    message = relay_documents.voucher_message(relay, time, nonce, headers[agent.HEADER_SIGNATURE])
+    assert relay == RELAY.node
+    assert verified(message, signed)
+    assert policy.target == agent.PATH_POLICY
+
+
+def verified(message: bytes, signed: bytes) -> bool:
+    return signature.verify(RELAY.certificate, message, signed)
+
+
+def test_a_node_that_was_just_accepted_is_known_at_its_next_request(below: Below) -> None:
+    below.above.listed[STRANGER.node] = NodeEntry("new", RELAY.node, (STRANGER.certificate,))
+
+    assert below.get(STRANGER, agent.PATH_POLICY).status_code == 200
+    assert below.above.passed == []
+
+
+def test_the_agent_comes_from_the_relay_itself(below: Below) -> None:
+    below.above.away = True
+
+    answer = below.client.get(agent.PATH_AGENT_FILE)
+
+    assert answer.content.startswith(b"#!/usr/bin/env python3\n")
+    assert below.client.get(agent.PATH_AGENT_FILE, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+
+
+# -- relays below --------------------------------------------------------------------------
+
+
+def test_a_relay_below_gets_its_part_of_the_list_and_says_where_it_is(below: Below) -> None:
+    path = relay_documents.PATH_NODES
+    headers = INNER.headers("GET", path) | {relay_documents.HEADER_ADDRESS: "https://inner.example.com:8443"}
+
+    document = json.loads(below.client.get(path, headers=headers).content)
+
+    assert set(document["nodes"]) == {DEEP.node}
+    assert document["server"] == {"id": RELAY.node, "keys": [RELAY.certificate]}
+    assert json.loads((below.data / "relays.json").read_bytes()) == {INNER.node: "https://inner.example.com:8443"}
+
+
+@pytest.mark.parametrize("one", [NEAR, DEEP, STRANGER], ids=["near", "deep", "stranger"])
+def test_who_is_no_relay_gets_nothing_of_relays(below: Below, one: Agent) -> None:
+    paths = (
+        relay_documents.PATH_NODES,
+        relay_documents.PATH_POLICIES,
+        f"{relay_documents.PATH_POLICIES}/{NEAR.node}",
+        relay_documents.PATH_TREE,
+        f"{relay_documents.PATH_FILES}/0",
+    )
+
+    assert [below.get(one, path).status_code for path in paths] == [403] * len(paths)
+    assert below.post(one, relay_documents.PATH_PARCELS, relay_documents.pack_batch([b"x"])).status_code == 403
+
+
+def test_a_relay_below_gets_policies_of_its_own_nodes_only_and_its_parcels_are_kept(below: Below) -> None:
+    slip = relay_documents.Slip("report", DEEP.node, 1.0)
+    record = relay_documents.pack_slip(slip, DEEP.parcel("report", DEEP.run([report()])))
+
+    own = below.get(INNER, f"{relay_documents.PATH_POLICIES}/{DEEP.node}")
+    others = below.get(INNER, f"{relay_documents.PATH_POLICIES}/{NEAR.node}")
+    batch = relay_documents.pack_batch([record, b"no slip"])
+    taken = below.post(INNER, relay_documents.PATH_PARCELS, batch)
+
+    assert (own.status_code, others.status_code) == (200, 404)
+    assert taken.status_code == 202
+    assert [one["position"] for one in taken.json()["refused"]] == [1]
+    assert below.spooled() == [record]
+
+
+# -- the rest ------------------------------------------------------------------------------
+
+
+def test_metrics_and_status_are_for_its_own_machine(below: Below) -> None:
+    with TestClient(below.relay.application, client=("127.0.0.1", 4711)) as here:
+        text = here.get("/metrics").text
+        status = here.get("/rudder/relay-api/1/system/status").json()
+
+    assert "rudder_relayd_sub_nodes_total 3.0" in text
+    assert "rudder_relayd_managed_nodes_total 2.0" in text
+    assert "database" not in status["data"]
+    assert below.client.get("/metrics").status_code == 403
+
+
+def test_the_pin_of_a_relay_is_the_hash_of_its_node_key(tmp_path: Path) -> None:
+    pem = RELAY.key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+    kept = tls.initialise_relay(tmp_path, "https://relay.example.com:8443", datetime.now(UTC), pem)
+
+    hash_ = nodes_list.hash_of(RELAY.certificate)
+    assert hash_ is not None
+    pin = tls.spki_pin(kept.server_certificate.read_bytes())
+    assert pin == f"sha256//{base64.b64encode(hash_.digest).decode()}"
+    assert not kept.policy_key.exists()
+    assert not kept.secret_key.exists()
+    assert tls.names_in(certificate(kept.server_certificate)) >= {"relay.example.com", "localhost"}
+
+
+def certificate(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(path.read_bytes())
+
+
+def test_a_relay_that_was_never_enrolled_says_what_to_do(tmp_path: Path) -> None:
+    settings = config.load({"data_dir": str(tmp_path), "listen": "127.0.0.1:18099"}, {})
+
+    with pytest.raises(Unavailable, match="relay enroll --upstream"):
+        relay_process.serve(settings, print)
+
+
+def test_a_relay_without_tls_is_refused(tmp_path: Path) -> None:
+    settings = config.load({"data_dir": str(tmp_path), "listen": "127.0.0.1:18099", "tls": False}, {})
+
+    with pytest.raises(Conflict, match="speaks TLS"):
+        relay_process.serve(settings, print)
