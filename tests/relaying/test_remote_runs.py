@@ -105,6 +105,20 @@ def test_an_agent_that_waited_long_enough_is_told_to_ask_again() -> None:
     play(story())
 
 
+def test_a_server_that_ends_lets_all_who_wait_go() -> None:
+    async def story() -> None:
+        agents = WaitingAgents(QUICK)
+        agent = asyncio.create_task(asks(agents, NEAR))
+        await waiting(agents, 1)
+
+        agents.let_go()
+
+        assert await agent == {"status": "idle"}
+        assert await asks(agents, NEXT) == {"status": "idle"}
+
+    play(story())
+
+
 def test_a_node_that_asks_twice_replaces_its_first_request() -> None:
     async def story() -> None:
         agents = WaitingAgents(QUICK)

@@ -83,6 +83,11 @@ def api(listeners: Sequence[int]) -> None:
             if self.started:
                 link.send(ready=True)
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            application.state.let_go()  # agents that wait would keep this process until it loses patience
+            await super().shutdown(sockets)
+
+    application = wiring.application(config)
     kept = tls.files(config.data)
     protection: dict[str, Any] = {}
     if config.tls:
@@ -92,7 +97,7 @@ def api(listeners: Sequence[int]) -> None:
             "ssl_ciphers": CIPHERS,
         }
     settings = uvicorn.Config(
-        proxies.Proxied(wiring.application(config), config.trusted_proxies, config.relay.certificate_header),
+        proxies.Proxied(application, config.trusted_proxies, config.relay.certificate_header),
         http=connections.ConnectionProtocol,  # h11: it keeps the spelling of header names, which peers' scripts rely on
         ws="none",
         log_config=None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -88,7 +89,7 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
         known = _identity(config)
         kept = tls.initialise_relay(config.data, config.public_url, datetime.now(UTC), known.key)
         relay = assemble(config, known)
-        server = uvicorn.Server(
+        server = _Server(
             uvicorn.Config(
                 proxies.Proxied(relay.application, config.trusted_proxies, config.relay.certificate_header),
                 http=connections.ConnectionProtocol,
@@ -103,6 +104,7 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
                 ssl_ciphers=serving.CIPHERS,
             )
         )
+        server.let_go = relay.application.state.let_go
         renewal = threading.Thread(target=_renew, args=(config, known, server), name="renewal", daemon=True)
         renewal.start()
         say(_banner(config, known, kept))
@@ -112,6 +114,16 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
         with relay.working():
             server.run(sockets=[listener])
         return 0 if server.started else 1
+
+
+class _Server(uvicorn.Server):
+    """Agents that wait are let go first, or they would keep it until it loses patience."""
+
+    let_go: Callable[[], None]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.let_go()
+        await super().shutdown(sockets)
 
 
 def _identity(config: Config) -> Identity:
@@ -293,7 +305,9 @@ def _application(config: Config, relay: RelayEdge, agents: relayed_agents.Parts,
         Route(version.METRICS, endpoint=relay),
         Mount(relayed_agents.PREFIX, app=edge),
     ]
-    return Starlette(routes=routes, lifespan=lifespan)
+    served = Starlette(routes=routes, lifespan=lifespan)
+    served.state.let_go = runs.agents.let_go
+    return served
 
 
 @asynccontextmanager

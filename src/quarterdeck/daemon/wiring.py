@@ -97,9 +97,11 @@ def application(config: Config) -> Starlette:
             yield
 
     intake_edge = relays.intake(config, relay.parts.door)
-    return mount(
+    served = mount(
         dialects, database, threads=config.threads, site=site, relay=relay, intake=intake_edge, lifespan=lifespan
     )
+    served.state.let_go = remote_runs.agents.let_go
+    return served
 
 
 def _watcher(config: Config, database: Database) -> InventoryWatcher:

@@ -136,6 +136,10 @@ class _Replaced:
     """What an agent is told whose node asks a second time."""
 
 
+class _Nothing:
+    """What an agent is told that is to ask again."""
+
+
 class WaitingAgents:
     """The agents that wait here, by node, and their runs."""
 
@@ -145,12 +149,21 @@ class WaitingAgents:
         self._lock = threading.RLock()
         self._places: dict[NodeId, _Place] = {}
         self._swept = clock()
+        self._ends = False
 
     @property
     def count(self) -> int:
         """How many wait now."""
         with self._lock:
             return sum(place.waiter is not None for place in self._places.values())
+
+    def let_go(self) -> None:
+        """Answer all who wait now and from now on at once: this process ends."""
+        with self._lock:
+            self._ends = True
+            bells = [place.bell for place in self._places.values()]
+        for bell in bells:
+            bell.ring()
 
     # -- who asks for runs ----------------------------------------------------------------
 
@@ -207,7 +220,9 @@ class WaitingAgents:
         place = self._arrived(node, mine)
         told = False
         try:
-            found: Run | _Replaced | None = await place.bell.until(lambda: self._next(place, mine), self.times.hold)
+            found: Run | _Replaced | _Nothing | None = await place.bell.until(
+                lambda: self._next(place, mine), self.times.hold
+            )
             told = True
             yield agent.canonical(_wake(found))
         finally:
@@ -255,10 +270,12 @@ class WaitingAgents:
         place.bell.ring()
         return place
 
-    def _next(self, place: _Place, mine: object) -> Run | _Replaced | None:
+    def _next(self, place: _Place, mine: object) -> Run | _Replaced | _Nothing | None:
         with self._lock:
             if place.waiter is not mine:
                 return _Replaced()
+            if self._ends:
+                return _Nothing()
             if place.busy:
                 return place.run  # it was given before and did not arrive
             while place.orders:
@@ -335,8 +352,8 @@ class WaitingAgents:
                     self._finish(run, Ended(problem="its agent went away before it began."))
 
 
-def _wake(found: Run | _Replaced | None) -> agent.Wake:
-    if found is None:
+def _wake(found: Run | _Replaced | _Nothing | None) -> agent.Wake:
+    if found is None or isinstance(found, _Nothing):
         return {"status": "idle"}
     if isinstance(found, _Replaced):
         return {"status": "replaced"}
