@@ -7,10 +7,11 @@ and its beginning, an inventory by its content.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from quarterdeck.core.agent_requests import Signed, UnknownNode
-from quarterdeck.core.errors import Invalid
+from quarterdeck.core.errors import Conflict, Invalid, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.nodes import NodeStatus
 from quarterdeck.formats import agent, relay_documents, signature
@@ -20,6 +21,8 @@ from quarterdeck.services import inventories, relays, reports
 from quarterdeck.services.agent_requests import Gate
 from quarterdeck.services.context import Context
 from quarterdeck.storage.agent_requests import KnownKey
+
+log = logging.getLogger(__name__)
 
 
 class _Stranger(Invalid):
@@ -47,7 +50,7 @@ def receive(ctx: Context, gate: Gate, spool: Spool, signed: Signed, body: bytes)
         try:
             pem = _verified(keys, slip, data)
             if slip.kind == "inventory":
-                inventories.receive_json(ctx, data)
+                _keep_inventory(ctx, slip, data)
             else:
                 at = min(slip.at, gate.clock())
                 spooled.append(reports.pack(reports.Slip(slip.node, "", at, reports.key_digest(pem)), data))
@@ -60,6 +63,21 @@ def receive(ctx: Context, gate: Gate, spool: Spool, signed: Signed, body: bytes)
     if spooled:
         spool.append_all(spooled)
     return Taken(tuple(refused))
+
+
+def _keep_inventory(ctx: Context, slip: Slip, data: bytes) -> None:
+    """Keep one, or nothing of it. Raises Invalid whatever is at fault in it: the others must not wait for ever.
+
+    Unavailable and Conflict pass, for another moment is better then.
+    """
+    try:
+        with ctx.store.savepoint():
+            inventories.receive_json(ctx, data)
+    except (Unavailable, Conflict, Invalid, UnknownNode):
+        raise
+    except Exception as error:
+        log.exception("The inventory of node %s, which a relay brought, cannot be kept", slip.node)
+        raise Invalid(f"The inventory cannot be kept: {type(error).__name__}.") from error
 
 
 def _verified(keys: Mapping[NodeId, KnownKey], slip: Slip, data: bytes) -> str:

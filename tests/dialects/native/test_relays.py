@@ -149,6 +149,25 @@ def test_what_a_relay_brings_is_verified_one_by_one(tree: Native) -> None:
         assert ctx.store.nodes.get(DEEP.node).policy_server == INNER.node
 
 
+def test_an_inventory_that_the_database_cannot_hold_does_not_block_the_others(tree: Native) -> None:
+    poison = NEAR.inventory(ram=10**30, architecture="nul \0 byte", environment={"A": "\0"})
+    slip = Slip("inventory", NEAR.node, time.time())
+    records = [
+        relay_documents.pack_slip(slip, NEAR.parcel("inventory", poison)),
+        carried(DEEP, kind="inventory"),
+        carried(NEAR),
+    ]
+
+    answer = deliver(tree, RELAY, records)
+
+    assert answer.status_code == 202, answer.text
+    assert [one.position for one in msgspec.json.decode(answer.content, type=Taken).refused] == [0]
+    assert len(tree.spooled()) == 1
+    with tree.unit_of_work() as ctx:
+        assert ctx.store.nodes.get(DEEP.node).inventory_date is not None
+        assert ctx.store.nodes.get(NEAR.node).inventory_date is None
+
+
 def test_parcels_of_who_is_no_relay_are_refused_and_not_kept(tree: Native) -> None:
     assert deliver(tree, NEAR, [carried(NEAR)]).status_code == 403
     assert tree.post(RELAY, relay_documents.PATH_PARCELS, b"no batch").status_code == 400
