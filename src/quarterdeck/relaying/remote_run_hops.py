@@ -98,4 +98,5 @@ class _Pinned:
         except agent.BadDocument:
             public = b""
         if not nodes_list.fits(self.key_hash, public):
+            await told["return_value"].aclose()
             raise Unavailable("it shows another key than the nodes list has; nothing was sent.")
