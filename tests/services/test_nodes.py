@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -210,10 +210,9 @@ class Reaches:
         self.node = node
         self.asked: list[tuple[str, Sequence[str]]] = []
 
-    def start(self, node: NodeId, hostname: str, classes: Sequence[str]) -> None:
-        if node != self.node:
-            raise Unavailable("It is away.")
-        self.asked.append((hostname, classes))
+    def start(self, nodes: Mapping[NodeId, str], classes: Sequence[str]) -> Mapping[NodeId, str]:
+        self.asked += [(hostname, classes) for node, hostname in nodes.items() if node == self.node]
+        return {node: "It is away." for node in nodes if node != self.node}
 
     async def follow(self, node: NodeId, hostname: str, classes: Sequence[str]) -> AsyncIterator[bytes]:
         yield b"Start execution\n"

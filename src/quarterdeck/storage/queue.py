@@ -91,9 +91,7 @@ class Entry:
 
 def load() -> None:
     """Import the library, which otherwise happens at the first task. Takes a quarter of a second."""
-    import pgqueuer.queries
-
-    assert pgqueuer.queries.SyncQueries
+    import pgqueuer.queries  # noqa: F401  # for what importing it does
 
 
 def defer(
