@@ -202,6 +202,21 @@ def test_a_kill_at_any_moment_leaves_a_whole_state(tmp_path: Path, above: Upstre
     assert served(copy) == folder.files
 
 
+def test_a_state_that_comes_back_is_whole_again(tmp_path: Path, above: Upstream, folder: Folder) -> None:
+    first = {"a": b"one", "b": b"two"}
+    folder.files = first
+    copy = FolderCopy(tmp_path, above.link())
+    copy.refresh()
+    folder.files = {"a": b"three", "b": b"four"}
+    folder.altered = {agent.digest(b"four")}
+    copy.refresh()
+    folder.files = first
+
+    copy.refresh()
+
+    assert served(copy) == first
+
+
 def test_a_tree_is_given_on_by_its_digests_and_changes_with_the_folder(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a").write_bytes(b"one")

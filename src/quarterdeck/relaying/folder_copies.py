@@ -54,6 +54,8 @@ class FolderCopy:
             return False
         wanted = _checked(relay_documents.decode(body, TreeDocument).files)
         here, complete = self._fetch_all(wanted)
+        # First, so that nobody takes a state for complete here once another one is served.
+        (self._directory / "tree.json").unlink(missing_ok=True)
         changed = self._serve(here)
         if complete:
             kept_files.replace(self._directory / "tree.json", body)
