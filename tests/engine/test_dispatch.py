@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from quarterdeck.core.errors import Conflict, Invalid
 from quarterdeck.core.executions import State
 from quarterdeck.core.jobs import Dispatch, Exec, Job, JobRef, Option, Script, ScriptFile, Sequence, Step
 from quarterdeck.core.node_filters import NodeFilter, Side
-from quarterdeck.services import executions, jobs
+from quarterdeck.services import executions, host_keys, jobs
 
 NODES = ("a", "b", "c", "d")
 
@@ -291,6 +291,26 @@ class watched_arguments:  # noqa: N801  # a context manager
 
 
 # -- levels, limits ---------------------------------------------------------------------------
+
+
+def test_a_host_with_another_key_is_refused_until_its_old_key_is_forgotten(
+    world: World, sshds: Callable[..., Sshd]
+) -> None:
+    server = sshds("127.0.3.77")
+    world.nodes(remote(server, "far"))
+    two_steps = job(Exec("true"), Exec("true"))
+    first = run(world, two_steps)
+    server.change_host_key()
+
+    refused = run(world, two_steps)
+    world.do(lambda ctx: host_keys.forget(ctx, server.address))
+    again = run(world, two_steps)
+
+    states = [world.execution(one).state for one in (first, refused, again)]
+    assert states == [State.SUCCEEDED, State.FAILED, State.SUCCEEDED]
+    told = [line for line in world.output(first) if "for the first time" in line]
+    assert len(told) == 1
+    assert f"{server.address} showed a host key for the first time, which is trusted from now on: SHA256:" in told[0]
 
 
 def test_the_level_decides_what_is_kept(world: World) -> None:

@@ -24,6 +24,7 @@ from quarterdeck.engine import steps
 from quarterdeck.engine.output import LogWriter
 from quarterdeck.engine.recorder import Recorder
 from quarterdeck.engine.transports import Command, HostKey, NodeResult, Transport
+from quarterdeck.formats.host_keys import fingerprint
 from quarterdeck.services.execution_work import NodeWay, NoWay, Referenced, Selection
 from quarterdeck.storage.executions import StepBegin, StepEnd
 
@@ -62,6 +63,8 @@ class Run:
     writer: LogWriter
     #: when set, everything that runs is to end and nothing more begins
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    #: host keys that the log has told of
+    told_keys: set[HostKey] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,10 +289,11 @@ class Dispatch:
         self.run.writer.message(self._mask().text(reason), level=_ERR, node=node, step=label, user=self.run.user)
 
     def _say_new_keys(self, keys: Sequence[HostKey], way: NodeWay, label: str, *, trusted: bool) -> None:
-        for one in keys:
+        for one in [key for key in keys if key not in self.run.told_keys]:
+            self.run.told_keys.add(one)
             how = "is trusted from now on" if trusted else "waits for somebody's approval"
             self.run.writer.message(
-                f"{one.address} showed a host key for the first time, which {how}: {one.key}",
+                f"{one.address} showed a host key for the first time, which {how}: {fingerprint(one.key)}",
                 level=_WARN,
                 node=way.resource.name,
                 step=label,

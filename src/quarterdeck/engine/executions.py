@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from quarterdeck.core import job_checks, job_context, options
-from quarterdeck.core.connections import Connection
+from quarterdeck.core.connections import Address, Connection
 from quarterdeck.core.errors import Conflict, Invalid, QuarterdeckError, Unavailable
 from quarterdeck.core.executions import NodeCounts, State
 from quarterdeck.core.job_context import Context as Values
@@ -198,6 +198,9 @@ class Executions:
                 self.schedules_changed.set()
             if not notice or (kind == "stop" and int(number) in self._running):
                 self._look.set()
+            if kind == "host-key":
+                port, _, host = number.partition(" ")
+                self._pool.forget(Address(host, int(port)))
 
     def _lost(self) -> None:
         """Others may take over what runs here; what they do not take goes on."""

@@ -13,6 +13,7 @@ from quarterdeck.core.connections import Address
 from quarterdeck.core.errors import Invalid, NotFound
 from quarterdeck.formats import host_keys
 from quarterdeck.services.context import Context
+from quarterdeck.storage import notices
 from quarterdeck.storage.host_keys import HostKeyRecord
 
 #: What the history calls them.
@@ -52,6 +53,7 @@ def forget(ctx: Context, address: Address, *, fingerprint: str = "") -> int:
         raise NotFound(f"No key of {address} is known.")
     for one in gone:
         ctx.store.host_keys.remove(address, one.key)
+    notices.host_key_forgotten(ctx.store, address)
     left = _told(ctx, address)
     ctx.store.history.append(
         KIND, str(address), "modified" if left["keys"] else "deleted", left if left["keys"] else None

@@ -21,6 +21,7 @@ from quarterdeck.storage.driver import NETWORK
 from quarterdeck.storage.workers import LOCK_CLASS
 
 if TYPE_CHECKING:
+    from quarterdeck.core.connections import Address
     from quarterdeck.storage.database import Store
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,11 @@ def execution_changed(store: Store, *execution_ids: int) -> None:
 def execution_to_stop(store: Store, execution_id: int) -> None:
     """Tell its worker that an execution is to end, or is another's, when this unit of work commits."""
     _send(store, f"stop {execution_id}")
+
+
+def host_key_forgotten(store: Store, address: Address) -> None:
+    """Tell the workers that a key of a host is trusted no more, when this unit of work commits."""
+    _send(store, f"host-key {address.port} {address.host}")
 
 
 def schedules_changed(store: Store) -> None:
