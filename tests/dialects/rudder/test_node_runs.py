@@ -65,7 +65,7 @@ class Waiting(threading.Thread):
     async def _live(self) -> None:
         async for told in self.agents.hold(NodeId(ONE.node)):
             self.order = json.loads(told)
-        if not self.order:
+        if "run" not in self.order:
             return  # let go without one
         run = self.agents.belongs(NodeId(ONE.node), self.order["run"])
         for number, (text, status) in enumerate(((b"", None), (b"first\n", None), (b"second\n", 0))):
