@@ -49,7 +49,12 @@ class Relay:
         """Become a node of the server above."""
         place = ("--upstream", self.above.url, "--pin", self.above.pin(), "--token", token)
         command = self._command("relay", "enroll", "--data-dir", str(self.data), *place)
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=90)
+        for _ in range(20):
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=90)
+            if done.returncode == 0 or "cannot be reached" not in done.stderr:
+                break
+            time.sleep(0.5)  # as below
+        return done
 
     def start(self, *prefix: str) -> None:
         """Serve, until it answers."""
