@@ -16,7 +16,7 @@ import msgspec
 
 from quarterdeck.core import relays
 from quarterdeck.core.agent_requests import NotAccepted
-from quarterdeck.core.errors import Invalid, Unavailable
+from quarterdeck.core.errors import Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.relays import ListedNode, Topology
 from quarterdeck.formats import agent, nodes_list, relay_documents
@@ -185,9 +185,3 @@ def fetched(link: Link, path: str, known: bytes | None, headers: Mapping[str, st
 def refusal(path: str, told: Told) -> str:
     """What to say when the server above did not give something."""
     return f"The server above does not give {path}: {told.message}"
-
-
-def require_relay(listing: Listing, node: NodeId) -> None:
-    """Raises Invalid unless the node is a relay below this one."""
-    if node not in listing.relays:
-        raise Invalid("This node is no relay; an administrator may promote it.")
