@@ -118,6 +118,10 @@ class Client:
         answer = self._ask("POST", path, text, "application/octet-stream")
         return str(_json_object(answer.body).get("status", ""))
 
+    def document(self, path: str) -> Dict[str, Any]:
+        """The JSON object at a path, empty when there is none. Raises Refused, Unreachable, Untrusted."""
+        return _json_object(self._ask("GET", path, b"").body)
+
     def head(self, path: str) -> int:
         """The status for a path. Raises Refused, Unreachable, Untrusted."""
         return self._ask("HEAD", path, b"").status

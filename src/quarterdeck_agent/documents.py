@@ -247,6 +247,13 @@ class Taken(TypedDict):
     status: str
 
 
+class FolderListing(TypedDict):
+    """Answer to the question what is at a path of the shared folder, and some levels below it."""
+
+    #: path below the one asked for ("" for that itself) -> SHA-256 of a file (hex), or "" for a directory
+    entries: Dict[str, str]
+
+
 class Refusal(TypedDict, total=False):
     """Body of every refused agent request (JSON)."""
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from typing import IO, Optional
+from typing import IO, Dict, Optional
 from urllib.parse import quote, quote_plus
 
 from quarterdeck_agent.client import Client
-from quarterdeck_agent.errors import Refused
+from quarterdeck_agent.errors import Refused, Unreachable
 from quarterdeck_agent.facts import full_hostname
 from quarterdeck_agent.keys import Key
 
@@ -39,6 +39,24 @@ class Exchange:
     def fetch_from_folder(self, source: str, target: IO[bytes]) -> None:
         """Write a file of the shared folder into a stream."""
         self._client.download(_folder(source), target)
+
+    def list_folder(self, source: str, levels: Optional[int]) -> Optional[Dict[str, str]]:
+        """What is at a path of the shared folder, to `levels` below it (None: all); None when there is nothing.
+
+        By path below the source ("" for itself): the SHA-256 of a file (hex), or "" for a directory. Every path stays
+        below the source, whoever answers.
+        """
+        depth = "inf" if levels is None else str(levels)
+        try:
+            document = self._client.document(f"{_PREFIX}/shared-folder-tree/{quote(source.strip('/'))}?depth={depth}")
+        except Refused as refusal:
+            if refusal.status == 404:
+                return None
+            raise
+        entries = document.get("entries")
+        if not isinstance(entries, dict) or not all(_stays_below(path) for path in entries):
+            raise Unreachable("The server did not list its shared folder as agreed.")
+        return {path: str(digest) for path, digest in entries.items()}
 
     def is_shared(self, target: str, source: str, name: str, digest: str) -> bool:
         """Whether a file that one node gives another has this SHA-512 (hex) already."""
@@ -82,6 +100,12 @@ class Exchange:
 
 def _folder(source: str) -> str:
     return f"{_PREFIX}/shared-folder/{quote(source.strip('/'))}"
+
+
+def _stays_below(path: str) -> bool:
+    if not path:
+        return True
+    return "\0" not in path and not any(part in ("", ".", "..") for part in path.split("/"))
 
 
 def _shared(target: str, source: str, name: str) -> str:

@@ -296,11 +296,17 @@ def test_a_node_shares_a_file_with_another_and_takes_one_of_the_shared_folder_th
     other = RelayedMachine(served, "behind2", relay)
     other.enroll_through_relay(token)
     given, taken, folder = machine.files / "given", other.files / "taken", other.files / "from-folder"
+    copy, app = other.files / "copy", served.data / "shared-folder" / "app"
     given.write_text("from behind1 to behind2\n")
+    (app / "sub").mkdir(parents=True)
+    (app / "sub" / "with blank é").write_bytes(b"deep\n")
     (served.data / "shared-folder" / "banner").write_bytes(b"for everybody\n")
     keep(served, "give", machine.node, "sharedfile_to_node", remote_node=other.node, file_path=str(given), ttl="1d")
     keep(served, "take", other.node, "sharedfile_from_node", remote_node=machine.node, file_path=str(taken))
     keep(served, "look", other.node, "file_from_shared_folder", source="banner", path=str(folder))
+    source = "/var/rudder/configuration-repository/shared-files/app"
+    deep = "file_from_remote_source_recursion"
+    keep(served, "copy", other.node, deep, source=source, path=str(copy), recursion="inf")
     served.settle()
     mirrored = relay.data / "mirror" / "folder"
     assert eventually(lambda: list(mirrored.glob("trees/*/banner")) != [], PATIENCE_SECONDS), relay.log.read_text()
@@ -308,11 +314,12 @@ def test_a_node_shares_a_file_with_another_and_takes_one_of_the_shared_folder_th
     gave, took = machine.run(), other.run()
 
     assert statuses(gave)["give"] == "result_repaired", gave
-    assert [statuses(took)[one] for one in ("take", "look")] == ["result_repaired"] * 2, took
+    assert [statuses(took)[one] for one in ("take", "look", "copy")] == ["result_repaired"] * 3, took
     assert taken.read_text() == given.read_text()
     assert folder.read_bytes() == b"for everybody\n"
+    assert (copy / "sub" / "with blank é").read_bytes() == b"deep\n"
     again = statuses(other.run())
-    assert [again[one] for one in ("take", "look")] == ["result_success"] * 2
+    assert [again[one] for one in ("take", "look", "copy")] == ["result_success"] * 3
 
 
 def statuses(run: Any) -> dict[str, str]:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shared folder as relays mirror it: which files there are, with their digests, and each by its digest."""
+"""Which files the shared folder has, with their digests.
+
+Relays mirror it: they ask for all of them, and for each by its digest. Nodes copy it: they ask what is at a path.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from quarterdeck.core.errors import NotFound, QuarterdeckError
+from quarterdeck.core.errors import Invalid, NotFound, QuarterdeckError
 from quarterdeck.formats import relay_documents
 from quarterdeck.formats.relay_documents import FileEntry, TreeDocument
 from quarterdeck.relaying import shared_folder
-from quarterdeck.relaying.shared_folder import OpenedFile, SharedFolder
+from quarterdeck.relaying.shared_folder import NotAFile, OpenedFile, SharedFolder
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +72,63 @@ class FolderTree:
         for directory, _, names in os.walk(root):
             for name in names:
                 path = os.path.relpath(os.path.join(directory, name), root)  # noqa: PTH118  # os.walk gives texts
-                try:
-                    path.encode()
+                if _can_be_asked_for(path):
                     yield shared_folder.segments(path)
-                except (UnicodeEncodeError, QuarterdeckError):
+                else:
                     log.warning(
                         "Relays do not get the file %r of the shared folder: its name cannot be asked for.", path
                     )
+
+
+def below(folder: SharedFolder, parts: tuple[str, ...], levels: int | None) -> dict[str, str]:
+    """What is at a path, and to `levels` below it (None: all), links to directories not followed.
+
+    By path below it ("" for itself): the SHA-256 of a file in hex, or "" for a directory. Raises NotFound, and NotAFile
+    for what is there and cannot be given; what cannot be given below it is left out.
+    """
+    try:
+        return {"": _sha256(folder, parts)}
+    except NotAFile:
+        place = folder.root.joinpath(*parts)
+        if not place.is_dir():
+            raise
+    found = {"": ""}
+    waiting: list[tuple[tuple[str, ...], int | None]] = [((), levels)]
+    while waiting:
+        inside, left = waiting.pop()
+        if left == 0:
+            continue
+        for name, is_directory in _entries(place.joinpath(*inside)):
+            one = (*inside, name)
+            if is_directory:
+                found["/".join(one)] = ""
+                waiting.append((one, None if left is None else left - 1))
+                continue
+            try:
+                found["/".join(one)] = _sha256(folder, (*parts, *one))
+            except QuarterdeckError:
+                continue
+    return found
+
+
+def _entries(directory: Path) -> list[tuple[str, bool]]:
+    """The names in a directory that can be asked for, and which are directories; none when it is gone meanwhile."""
+    try:
+        with os.scandir(directory) as entries:
+            return [(one.name, one.is_dir(follow_symlinks=False)) for one in entries if _can_be_asked_for(one.name)]
+    except OSError:
+        return []
+
+
+def _can_be_asked_for(path: str) -> bool:
+    try:
+        path.encode()
+        shared_folder.segments(path)
+    except (UnicodeEncodeError, Invalid):
+        return False
+    return True
+
+
+def _sha256(folder: SharedFolder, parts: tuple[str, ...]) -> str:
+    with folder.opened(parts) as file:
+        return folder.digest(file, "sha256").hex()

@@ -13,6 +13,8 @@ ALIASES: Dict[str, Tuple[str, str]] = {
     "file_copy_from_local_source": ("file_from_local_source", ""),
     "file_copy_from_local_source_recursion": ("file_from_local_source_recursion", "file_copy_from_local_source"),
     "file_copy_from_local_source_with_check": ("file_from_local_source_with_check", ""),
+    "file_copy_from_remote_source": ("file_from_remote_source", ""),
+    "file_copy_from_remote_source_recursion": ("file_from_remote_source_recursion", "file_copy_from_remote_source"),
     "file_create": ("file_present", ""),
     "file_create_symlink": ("file_symlink_present", ""),
     "file_create_symlink_enforce": ("file_symlink_present_option", "file_create_symlink"),

@@ -1,24 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Methods that exchange files with the node's own server: from its shared folder, to and from other nodes.
 
-The audit compares digests; nothing is fetched or sent before a repair.
+The audit compares digests; nothing is fetched or sent before a repair. Copies from "the policy server" are those of its
+shared folder, which stands for the directory where policies written for Rudder expect such files; no other file of
+the server is given to anybody. As with local copies, what is only in the target stays.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from typing import Optional
+from typing import IO, Iterator, Optional, Tuple
 
 from quarterdeck_agent import outcome
 from quarterdeck_agent.errors import AgentError
 from quarterdeck_agent.exchange import MAX_SHARED_BYTES, Exchange
-from quarterdeck_agent.methods import contents
+from quarterdeck_agent.methods import contents, system, trees
 from quarterdeck_agent.methods.registration import register
 from quarterdeck_agent.methods.system import UnableError
 from quarterdeck_agent.outcome import Finding, Look, MethodCall
 
 _SERVED = ("sha256", "sha512")
+#: Where policies written for Rudder expect what here is the shared folder.
+_FOLDER = "/var/rudder/configuration-repository/shared-files"
+#: Mode of a new directory; new files are nobody else's either.
+_PRIVATE_DIRECTORY = 0o700
 
 
 def _server(call: MethodCall) -> Exchange:
@@ -76,6 +82,94 @@ def _enforce_folder(call: MethodCall) -> Finding:
     return outcome.compliant(f"{call['path']} was fetched from {source} of the shared folder.")
 
 
+# -- copies of what the shared folder has, whole directories too --------------------------
+
+
+def _folder_path(source: str) -> str:
+    """A source as a path of the shared folder. Raises UnableError for one that is elsewhere on the server."""
+    parts = [part for part in source.split("/") if part not in ("", ".")]
+    above = _FOLDER.strip("/").split("/")
+    if source.startswith("/"):
+        if parts[: len(above)] != above:
+            raise UnableError(f"{source} is not served: the server gives files of its shared folder only ({_FOLDER}).")
+        parts = parts[len(above) :]
+    if ".." in parts:
+        raise UnableError(f"{source} is not served: it leads out of the server's shared folder.")
+    return "/".join(parts)
+
+
+def _copies(call: MethodCall) -> Iterator[Tuple[str, str, str]]:
+    """Path in the shared folder, SHA-256 ("" for a directory) and target path of all that is to be copied."""
+    source, levels = _folder_path(call["source"]), trees.depth(call["recursion"] or "0")
+    entries = _server(call).list_folder(source, levels)
+    if entries is None:
+        raise UnableError(f"The server has no {call['source']} in its shared folder.")
+    for inside in sorted(entries):  # a directory comes before what is in it
+        yield (
+            "/".join(part for part in (source, inside) if part),
+            entries[inside],
+            os.path.join(call["path"], inside) if inside else call["path"],
+        )
+
+
+def _difference(digest: str, target: str) -> str:
+    """Why the target is no copy; empty when it is one. Raises UnableError when it cannot become one."""
+    if not os.path.lexists(target):
+        return f"{target} does not exist."
+    if digest:
+        return "" if _digest(target, "sha256") == digest else f"{target} differs from the server's."
+    if not os.path.isdir(target):
+        raise UnableError(f"{target} is not a directory, but the source is.")
+    return ""
+
+
+def _audit_copy(call: MethodCall) -> Finding:
+    count = 0
+    for _, digest, target in _copies(call):
+        count += 1
+        difference = _difference(digest, target)
+        if difference:
+            return outcome.drift(difference)
+    return outcome.compliant(f"{call['path']} is a copy of the server's {call['source']} ({count} compared).")
+
+
+def _enforce_copy(call: MethodCall) -> Finding:
+    count = 0
+    for source, digest, target in _copies(call):
+        if _difference(digest, target):
+            _copy(call, source, digest, target)
+            count += 1
+    return outcome.compliant(f"{count} of the server's {call['source']} copied to {call['path']}.")
+
+
+def _copy(call: MethodCall, source: str, digest: str, target: str) -> None:
+    if not digest:
+        system.resolved(os.path.dirname(target))  # nobody's link leads this elsewhere
+        os.mkdir(target, _PRIVATE_DIRECTORY)
+        return
+    server = _server(call)
+
+    def fill(stream: IO[bytes]) -> None:
+        hashed = _Hashed(stream)
+        server.fetch_from_folder(source, hashed)  # type: ignore[arg-type]  # all it does is write
+        if hashed.digest.hexdigest() != digest:
+            raise UnableError(f"{source} of the shared folder changed while it was fetched.")
+
+    contents.replace(target, fill, call.backups)
+
+
+class _Hashed:
+    """Writes into a stream, and hashes what it writes."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.digest = hashlib.sha256()
+
+    def write(self, piece: bytes) -> int:
+        self.digest.update(piece)
+        return self._stream.write(piece)
+
+
 # -- from node to node -------------------------------------------------------------------
 
 
@@ -130,4 +224,13 @@ register(
 )
 register(
     "sharedfile_from_node", "remote_node file_id file_path", _heard(_audit_from), _heard(_enforce_from), value="file_id"
+)
+register("file_from_remote_source", "source path", _heard(_audit_copy), _heard(_enforce_copy), value="path")
+register(
+    "file_from_remote_source_recursion",
+    "source path recursion",
+    _heard(_audit_copy),
+    _heard(_enforce_copy),
+    value="path",
+    prefix="file_from_remote_source",
 )

@@ -301,3 +301,59 @@ def test_without_networks_nodes_that_sign_may_come_from_everywhere(make: Make) -
     shown = relay.ask("GET", "shared-folder/file", at=OUTSIDE, headers=certificate(NEAR))
 
     assert (signed.status_code, shown.status_code) == (200, 403)
+
+
+# -- what is at a path, for nodes that copy it ----------------------------------------------
+
+
+def listing(relay: Relay, path: str) -> dict[str, str]:
+    answer = relay.signed(NEAR, "GET", f"shared-folder-tree/{path}")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, str] = answer.json()["entries"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "entries"),
+    [
+        ("app/settings.txt", {"": SHA256}),
+        ("app/settings.txt?depth=3", {"": SHA256}),
+        ("app", {"": ""}),
+        ("app?depth=0", {"": ""}),
+        ("?depth=1", {"": "", "app": ""}),
+        ("app?depth=1", {"": "", "settings.txt": SHA256, "more": ""}),
+        ("?depth=2", {"": "", "app": "", "app/settings.txt": SHA256, "app/more": ""}),
+        ("app?depth=inf", {"": "", "settings.txt": SHA256, "more": "", "more/with blank é": SHA256}),
+        ("app/more/?depth=1", {"": "", "with blank é": SHA256}),
+    ],
+)
+def test_a_node_is_told_what_is_at_a_path_as_deep_as_it_asks(folder: Relay, path: str, entries: dict[str, str]) -> None:
+    (folder.folder / "app" / "more").mkdir()
+    (folder.folder / "app" / "more" / "with blank é").write_bytes(CONTENT)
+
+    assert listing(folder, path) == entries
+
+
+def test_what_nobody_gets_is_not_told(folder: Relay) -> None:
+    (folder.directory / "secret").write_text("secret")
+    app = folder.folder / "app"
+    (app / "out").symlink_to(folder.directory / "secret")
+    (app / "up").symlink_to(folder.directory)
+    (app / "loop").symlink_to(app)
+    (app / "in").symlink_to(app / "settings.txt")
+    (app / "back\\slash").write_bytes(b"x")
+    os.mkfifo(app / "pipe")
+
+    assert listing(folder, "app?depth=inf") == {"": "", "settings.txt": SHA256, "in": SHA256}
+    for path in ("app/up?depth=1", "app/pipe", "app/none", "none?depth=inf", "app/settings.txt/x"):
+        assert folder.signed(NEAR, "GET", f"shared-folder-tree/{path}").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["..%2fsecret", "app?depth=x", "app?depth=-1", f"app?depth={'9' * 5000}", "%ff"])
+def test_a_listing_of_what_cannot_be_is_400(folder: Relay, path: str) -> None:
+    assert folder.signed(NEAR, "GET", f"shared-folder-tree/{path}").status_code == 400
+
+
+def test_a_listing_is_for_nodes_that_prove_who_they_are(folder: Relay) -> None:
+    assert folder.ask("GET", "shared-folder-tree/app").status_code == 403
+    assert folder.signed(STRANGER, "GET", "shared-folder-tree/app").status_code in (401, 403)

@@ -14,7 +14,7 @@ from quarterdeck.web.operation import Answer, Operation, Reply, Request
 from quarterdeck.web.router import Match, Router
 
 #: Chapters whose path goes on behind their first segment, slashes and all.
-_TAILS = frozenset({"shared-folder"})
+_TAILS = frozenset({"shared-folder", "shared-folder-tree"})
 MAX_SHARED_FILE = 50 * 1024 * 1024
 
 

@@ -7,8 +7,9 @@ from quarterdeck.core.errors import Invalid, NotFound
 from quarterdeck.dialects.relay import version
 from quarterdeck.dialects.relay.callers import Callers
 from quarterdeck.dialects.relay.parts import Visit
+from quarterdeck.formats import agent, relay_documents
 from quarterdeck.formats.nodes_list import ALGORITHMS
-from quarterdeck.relaying import shared_folder
+from quarterdeck.relaying import folder_trees, shared_folder
 from quarterdeck.relaying.shared_folder import NotAFile, OpenedFile
 from quarterdeck.web import files
 from quarterdeck.web.operation import Answer, Excerpt, Request, Section
@@ -54,6 +55,26 @@ def get_shared_folder(visit: Visit, request: Request) -> Answer:
         raise NotFound(error.message, detail=error.detail) from error
     excerpt = Excerpt(descriptor=file.descriptor, start=0, length=file.size)
     return files.answer(request, excerpt, file.modified_ns, file.name)
+
+
+@section.operation("listSharedFolder", "GET", "/shared-folder-tree/{path}", right=None, since=1, documented=False)
+def list_shared_folder(visit: Visit, request: Request) -> Answer:
+    """List what is at a path and some levels below it (`depth`: a number, or inf), with the SHA-256 of each file."""
+    try:
+        parts = shared_folder.segments(version.exactly(request.params["path"]))
+        entries = folder_trees.below(visit.parts.folder, parts, _levels(request.first("depth")))
+    except NotAFile as error:
+        raise NotFound(error.message, detail=error.detail) from error
+    listing: agent.FolderListing = {"entries": entries}
+    return Answer(headers=(("Content-Type", "application/json"),), body=relay_documents.encode(listing))
+
+
+def _levels(text: str) -> int | None:
+    if text == "inf":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10) and text:
+        raise Invalid("The depth must be a number, or inf.")
+    return int(text or "0")
 
 
 def _opened(visit: Visit, parts: tuple[str, ...]) -> OpenedFile:
