@@ -8,6 +8,7 @@ import gc
 import hashlib
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class Below:
     pieces: tuple[bytes, ...] = (b"first\n", b"second\n")
     go: threading.Event = field(default_factory=threading.Event)
     asked: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    #: what it refuses requests of another time with; None: it takes any
+    clock: int | None = None
 
 
 @pytest.fixture
@@ -61,6 +64,12 @@ def _serving(known: Below, directory: Path) -> Iterator[None]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             known.asked.append((self.path, dict(self.headers.items()), body))
+            if known.clock is not None and abs(int(self.headers[agent.HEADER_TIME]) - known.clock) > 300:
+                self.send_response(401)
+                self.send_header(agent.HEADER_TIME, str(known.clock))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             self.send_response(known.status)
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
@@ -161,6 +170,16 @@ def test_a_relay_that_refuses_adds_nothing_and_its_words_are_told(below: Below, 
 
     with pytest.raises(Unavailable, match=r"status 403: This is for this machine\."):
         asyncio.run(everything(hops(below.url, tmp_path)))
+
+
+@pytest.mark.parametrize("ahead", [3600, -3600])
+def test_a_relay_whose_clock_is_off_is_asked_again_by_its_own(below: Below, tmp_path: Path, ahead: int) -> None:
+    below.clock = int(time.time()) + ahead
+    hop = hops(below.url, tmp_path)
+
+    assert [asyncio.run(everything(hop)) for _ in range(2)] == [b"first\nsecond\n"] * 2
+
+    assert len(below.asked) == 3, "it remembers"
 
 
 def test_a_relay_that_is_away_is_said_to_be(tmp_path: Path) -> None:

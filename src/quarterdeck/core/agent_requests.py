@@ -19,7 +19,11 @@ from quarterdeck.core.ids import NodeId
 
 
 class ClockSkew(Unauthenticated):
-    """The request's time is not close enough to ours."""
+    """The request's time is not close enough to ours, which was `now` (Unix time)."""
+
+    def __init__(self, message: str, now: int) -> None:
+        super().__init__(message)
+        self.now = now
 
 
 class BadSignature(Unauthenticated):
@@ -59,4 +63,4 @@ def check_time(claimed: str, now: float, tolerance_seconds: int) -> None:
     difference = int(claimed) - now
     if abs(difference) > tolerance_seconds:
         direction = "ahead of" if difference > 0 else "behind"
-        raise ClockSkew(f"The node's clock is {abs(difference):.0f} s {direction} the server's.")
+        raise ClockSkew(f"The node's clock is {abs(difference):.0f} s {direction} the server's.", int(now))

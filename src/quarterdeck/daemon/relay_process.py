@@ -41,7 +41,7 @@ from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.folder_copies import FolderCopy
 from quarterdeck.relaying.folder_trees import FolderTree
 from quarterdeck.relaying.forwarding import Forwarder
-from quarterdeck.relaying.links import Link, Signer
+from quarterdeck.relaying.links import Link, Signer, Times
 from quarterdeck.relaying.metrics import Metrics
 from quarterdeck.relaying.mirror import Mirror
 from quarterdeck.relaying.nodes_list import NodesList
@@ -197,9 +197,10 @@ def assemble(config: Config, known: Identity) -> Relay:
     signer = Signer(node=me, key=SigningKey(known.key))
 
     links: list[Link] = []
+    times = Times()
 
     def up(answer_seconds: float) -> Link:
-        links.append(Link(url=known.server, pin=known.pin, signer=signer, answer_seconds=answer_seconds))
+        links.append(Link(url=known.server, pin=known.pin, signer=signer, answer_seconds=answer_seconds, times=times))
         return links[-1]
 
     mirrored, for_nodes = up(_NODE_PATIENCE_SECONDS * 3), up(_NODE_PATIENCE_SECONDS)
@@ -272,6 +273,7 @@ def _relay_edge(
             nodes=runs.nodes,
             networks=callers.networks(config.relay.allowed_networks),
             certificate_header=config.relay.certificate_header.lower(),
+            clock=mirror.copy.link.times.now,
         ),
         checks={"configuration": lambda: settings.check_file(config.data / settings.FILE_NAME)},
         reloads=(mirror.wake,),

@@ -37,6 +37,9 @@ REST_SECONDS = 10.0
 _IDLE_CONNECTIONS = 4
 _PIECE = 256 * 1024
 _MAX_ANSWER = 128 * 1024 * 1024
+_DIGITS_OF_TIME = 12
+#: Two tellings of a clock that differ no more tell the same.
+_SAME_SECONDS = 10
 USER_AGENT = f"quarterdeck-relay/{__version__}"
 
 
@@ -71,9 +74,15 @@ class Told:
         return str(self._document().get("message", f"status {self.status}"))
 
     def server_time(self) -> int | None:
-        """The other's Unix time, when it said so."""
-        found = self._document().get("server_time")
-        return found if isinstance(found, int) else None
+        """The other's Unix time, when it refused a request for its time; None else."""
+        if self.status != http.client.UNAUTHORIZED:
+            return None
+        found = self._document()
+        told = found.get("server_time") if found.get("code") == "clock_skew" else None
+        if isinstance(told, int):
+            return told
+        text = self.headers.get(agent.HEADER_TIME.lower(), "")
+        return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS_OF_TIME else None
 
     def _document(self) -> dict[str, object]:
         try:
@@ -81,6 +90,29 @@ class Told:
         except ValueError:
             return {}
         return found if isinstance(found, dict) else {}
+
+
+@dataclass(slots=True)
+class Times:
+    """The time of another server, as it says when it refuses ours; our own until then. Safe for threads.
+
+    The links of a relay to the server above share one, and the relay goes by it: so all of a tree go by the root's.
+    """
+
+    #: the other's time minus ours, in seconds
+    ahead: int = 0
+
+    def now(self) -> float:
+        """The other's Unix time."""
+        return time.time() + self.ahead
+
+    def learn(self, told: Told) -> bool:
+        """Whether an answer refuses a time that was not the other's; a request that is signed anew may then pass."""
+        server_time = told.server_time()
+        if server_time is None:
+            return False
+        before, self.ahead = self.ahead, server_time - int(time.time())
+        return abs(self.ahead - before) > _SAME_SECONDS
 
 
 @dataclass(kw_only=True)
@@ -93,10 +125,9 @@ class Link:
     clock: Callable[[], float] = time.monotonic
     answer_seconds: float = ANSWER_SECONDS
     rest_seconds: float = REST_SECONDS
+    times: Times = field(default_factory=Times)
     _idle: list[http.client.HTTPConnection] = field(default_factory=list, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    #: the other's time minus ours, learnt from a refusal
-    _offset: int = 0
     _rests_until: float = 0.0
 
     @property
@@ -110,11 +141,7 @@ class Link:
         """One signed request; a second one when the clocks differ. Raises Unavailable."""
         digest = _digest(body)
         told = self._ask_once(method, target, body, digest, headers or {})
-        server_time = told.server_time() if told.code == "clock_skew" else None
-        if server_time is not None:
-            self._offset = server_time - int(time.time())
-            told = self._ask_once(method, target, body, digest, headers or {})
-        return told
+        return self._ask_once(method, target, body, digest, headers or {}) if self.times.learn(told) else told
 
     def pass_on(
         self, method: str, target: str, body: bytes, headers: Mapping[str, str], *, insist: bool = False
@@ -127,20 +154,15 @@ class Link:
 
     def download(self, target: str, into: IO[bytes], limit: int) -> None:
         """Write what a path has into a file. Raises Unavailable, also when it is not there or longer than `limit`."""
-        with self._answered("GET", target, b"", self.signed("GET", target, agent.digest(b""))) as reply:
-            if reply.status != 200:
-                reason = _told(reply).message
-                raise Unavailable(f"{self.url} does not give {target}: {reason}")
-            size = 0
-            while piece := reply.read(_PIECE):
-                size += len(piece)
-                if size > limit:
-                    raise Unavailable(f"{self.url} gives more than {limit} bytes for {target}.")
-                into.write(piece)
+        refused = self._download_once(target, into, limit)
+        if refused is not None and self.times.learn(refused):
+            refused = self._download_once(target, into, limit)
+        if refused is not None:
+            raise Unavailable(f"{self.url} does not give {target}: {refused.message}")
 
     def signed(self, method: str, target: str, body_digest: str) -> dict[str, str]:
         """The headers that say who asks; new ones for each request."""
-        moment, nonce, node = str(int(time.time()) + self._offset), os.urandom(16).hex(), self.signer.node
+        moment, nonce, node = str(int(self.times.now())), os.urandom(16).hex(), self.signer.node
         message = agent.request_message_of(method, target, node, moment, nonce, body_digest)
         return {
             agent.HEADER_NODE: node,
@@ -148,10 +170,6 @@ class Link:
             agent.HEADER_NONCE: nonce,
             agent.HEADER_SIGNATURE: self.signer.sign(message),
         }
-
-    def now(self) -> int:
-        """The other's Unix time, as far as it is known."""
-        return int(time.time()) + self._offset
 
     def close(self) -> None:
         """Let the idle connections go."""
@@ -165,6 +183,19 @@ class Link:
     ) -> Told:
         with self._answered(method, target, body, {**headers, **self.signed(method, target, digest)}) as reply:
             return _told(reply)
+
+    def _download_once(self, target: str, into: IO[bytes], limit: int) -> Told | None:
+        """None when it is all there, else what was said instead."""
+        with self._answered("GET", target, b"", self.signed("GET", target, agent.digest(b""))) as reply:
+            if reply.status != http.client.OK:
+                return _told(reply)
+            size = 0
+            while piece := reply.read(_PIECE):
+                size += len(piece)
+                if size > limit:
+                    raise Unavailable(f"{self.url} gives more than {limit} bytes for {target}.")
+                into.write(piece)
+            return None
 
     @contextmanager
     def _answered(

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from http.client import OK
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
 from quarterdeck.core.errors import Unavailable
@@ -20,8 +22,11 @@ from quarterdeck.core.ids import NodeId
 from quarterdeck.core.relays import KeyHash, ListedNode
 from quarterdeck.formats import agent, nodes_list
 from quarterdeck.relaying.addresses import Addresses
-from quarterdeck.relaying.links import USER_AGENT, Link, Signer
+from quarterdeck.relaying.links import USER_AGENT, Link, Signer, Times, Told
 from quarterdeck.relaying.shared_file_hops import pin_of
+
+if TYPE_CHECKING:
+    import httpx
 
 _PATH = "/rudder/relay-api/remote-run"
 CONNECT_SECONDS = 10.0
@@ -43,34 +48,46 @@ class RemoteRunHops:
 
     addresses: Addresses
     signer: Signer
+    #: of the relays whose clock is not ours
+    times: dict[NodeId, Times] = field(default_factory=dict)
 
     async def __call__(
         self, relay: NodeId, listed: ListedNode, where: Literal["all", "nodes"], form: Mapping[str, str]
     ) -> AsyncGenerator[bytes, None]:
         """What the relay answers, as it comes. Raises Unavailable."""
-        import httpx  # most relays have no relays below them, and little memory
-
         if listed.key_hash is None:
             raise Unavailable("its key is not known.")
-        url, body = self.addresses.of(relay) or f"https://{listed.hostname}", urlencode(form).encode()
-        link = Link(url=url, pin=pin_of(listed.key_hash), signer=self.signer)
+        url, times = self.addresses.of(relay) or f"https://{listed.hostname}", self.times.setdefault(relay, Times())
+        link = Link(url=url, pin=pin_of(listed.key_hash), signer=self.signer, times=times)
+        for is_last in (False, True):
+            async with self._asked(link, listed.key_hash, where, urlencode(form).encode()) as answer:
+                if answer.status_code == OK:
+                    async for piece in answer.aiter_bytes():
+                        yield piece
+                    return
+                told = Told(status=answer.status_code, headers=dict(answer.headers), body=await answer.aread())
+            if is_last or not times.learn(told):
+                reason = told.body[:_REASON].decode(errors="replace")
+                raise Unavailable(f"{url} answers with status {told.status}: {reason}")
+
+    @asynccontextmanager
+    async def _asked(self, link: Link, key_hash: KeyHash, where: str, body: bytes) -> AsyncIterator[httpx.Response]:
+        """The answer to one request, before it is read. Raises Unavailable, also while it is read."""
+        import httpx  # most relays have no relays below them, and little memory
+
         signed = await asyncio.to_thread(link.signed, "POST", f"{_PATH}/{where}", agent.digest(body))
         headers = {**signed, "Content-Type": "application/x-www-form-urlencoded", "User-Agent": USER_AGENT}
         transport = httpx.AsyncHTTPTransport(verify=_encrypted(), socket_options=_KEEP_ALIVE)
         timeout = httpx.Timeout(CONNECT_SECONDS, read=ANSWER_SECONDS)
-        pinned = {"trace": _Pinned(listed.key_hash).check}
+        pinned = {"trace": _Pinned(key_hash).check}
         try:
             async with (
-                httpx.AsyncClient(base_url=url, transport=transport, timeout=timeout, trust_env=False) as client,
+                httpx.AsyncClient(base_url=link.url, transport=transport, timeout=timeout, trust_env=False) as client,
                 client.stream("POST", f"{_PATH}/{where}", content=body, headers=headers, extensions=pinned) as answer,
             ):
-                if answer.status_code != httpx.codes.OK:
-                    reason = (await answer.aread())[:_REASON].decode(errors="replace")
-                    raise Unavailable(f"{url} answers with status {answer.status_code}: {reason}")
-                async for piece in answer.aiter_bytes():
-                    yield piece
+                yield answer
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise Unavailable(f"{url} cannot be reached: {error or type(error).__name__}") from error
+            raise Unavailable(f"{link.url} cannot be reached: {error or type(error).__name__}") from error
 
 
 def _encrypted() -> ssl.SSLContext:

@@ -82,8 +82,9 @@ def enroll(ctx: Context, gate: Gate, signed: Signed, request: Request, *, vouche
     if signature.certified_node(request.certificate) != request.node:
         raise Invalid("The certificate belongs to another node: the UID of its subject is not the node's id.")
     inventory_json.check_hostname(request.hostname)
-    gate.admit_stranger(ctx, signed, request.certificate)
+    # First: a relay whose clock is off tries again with the same request, which may come here only once.
     server = relays.through(ctx, gate, voucher, base64.b64encode(signed.signature).decode())
+    gate.admit_stranger(ctx, signed, request.certificate)
     ctx.store.by = Provenance(
         actor=f"enrolment token {token.name}", reason="Enrolment", request_id=ctx.store.by.request_id
     )

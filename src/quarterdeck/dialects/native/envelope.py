@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from quarterdeck.core.agent_requests import ClockSkew
 from quarterdeck.core.errors import Invalid, QuarterdeckError
 from quarterdeck.dialects.native import errors
 from quarterdeck.formats import agent
@@ -36,7 +37,7 @@ def refusal(request: Request, problem: QuarterdeckError | None) -> Answer:
     told: agent.Refusal = {
         "code": look.agent_code,
         "message": _message(request, problem),
-        "server_time": int(time.time()),
+        "server_time": problem.now if isinstance(problem, ClockSkew) else int(time.time()),
     }
     return Answer(status=look.status, headers=(CONTENT_TYPE,), body=msgspec.json.encode(told))
 

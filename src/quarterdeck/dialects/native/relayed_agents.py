@@ -71,7 +71,7 @@ class Parts:
     _looked_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self.gate = Gate(self.nodes)
+        self.gate = Gate(self.nodes, self.up.times.now)
 
     @functools.cached_property
     def agent_file(self) -> bytes:
@@ -188,7 +188,7 @@ def _deliver(parts: Parts, request: Request, kind: Literal["report", "inventory"
     signed = signature.decode_base64(parcel.signature)
     if not any(signature.verify(pem, parcel.message(), signed) for pem in parts.nodes.current().keys_of(node)):
         raise Invalid(f"The {kind} is not signed with this node's key.")
-    parts.spool.append(relay_documents.pack_slip(Slip(kind, node, time.time()), request.body))
+    parts.spool.append(relay_documents.pack_slip(Slip(kind, node, parts.up.times.now()), request.body))
     return envelope.success({"status": "received"}, status=202)
 
 
@@ -205,12 +205,15 @@ def _pass_up(parts: Parts, request: Request, *, insist: bool = False) -> Answer:
     voucher = request.headers.get(relay_documents.HEADER_VOUCHER.lower(), "")
     headers[relay_documents.HEADER_VOUCHER] = voucher or _voucher(parts.up, headers.get(agent.HEADER_SIGNATURE, ""))
     told = parts.up.pass_on(request.method, request.target, request.body, headers, insist=insist)
+    if parts.up.times.learn(told) and not voucher:  # ours was of the wrong time
+        headers[relay_documents.HEADER_VOUCHER] = _voucher(parts.up, headers.get(agent.HEADER_SIGNATURE, ""))
+        told = parts.up.pass_on(request.method, request.target, request.body, headers)
     kept = tuple((name, told.headers[name.lower()]) for name in _PASSED_DOWN if name.lower() in told.headers)
     return Answer(status=told.status, headers=kept, body=told.body)
 
 
 def _voucher(up: Link, node_signature: str) -> str:
-    relay, moment, nonce = up.signer.node, str(up.now()), os.urandom(16).hex()
+    relay, moment, nonce = up.signer.node, str(int(up.times.now())), os.urandom(16).hex()
     message = relay_documents.voucher_message(relay, moment, nonce, node_signature)
     return relay_documents.written_voucher(relay, moment, nonce, up.signer.key.sign(message))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote
@@ -76,10 +77,11 @@ class Door:
     upstream: frozenset[str] = frozenset()
     authorize: Authorize | None = None
     certificate_header: str = CERTIFICATE_HEADER
+    clock: Callable[[], float] = time.time
     gate: Gate = field(init=False)
 
     def __post_init__(self) -> None:
-        self.gate = Gate(self.nodes)
+        self.gate = Gate(self.nodes, self.clock)
 
     def glance(self, operation: Operation, request: Request) -> None:
         """Refuse whom nothing can help, before anybody reads what they send. Raises Forbidden, Unauthenticated."""

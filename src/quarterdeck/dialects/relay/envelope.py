@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 
+from quarterdeck.core.agent_requests import ClockSkew
 from quarterdeck.core.errors import QuarterdeckError
 from quarterdeck.dialects.relay import errors
+from quarterdeck.formats import agent
 from quarterdeck.web.operation import Answer
 
 JSON = ("Content-Type", "application/json")
@@ -28,5 +30,6 @@ def failure(action: str, problem: QuarterdeckError | None) -> Answer:
 
 
 def error(problem: QuarterdeckError | None) -> Answer:
-    """Any other error."""
-    return Answer(status=errors.status(problem), headers=(TEXT,), body=errors.text(problem).encode())
+    """Any other error. Who signed with a clock that is off is told ours, for this grammar has no place for it."""
+    clock = ((agent.HEADER_TIME, str(problem.now)),) if isinstance(problem, ClockSkew) else ()
+    return Answer(status=errors.status(problem), headers=(TEXT, *clock), body=errors.text(problem).encode())
