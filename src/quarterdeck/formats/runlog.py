@@ -8,6 +8,7 @@ our own model keeps, `services/run_logs.py`.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -41,6 +42,8 @@ _ENTRY = re.compile(
     r":?[ \t]*"
 )
 _LINE_END = re.compile(r"\r\n?")
+#: Many lines of a run have the same time, and all have the same start.
+_REMEMBERED = 512
 
 
 class Event(NamedTuple):
@@ -196,6 +199,7 @@ def _without_time(line: str) -> str:
     return line[time.end() :] if time is not None else line
 
 
+@functools.lru_cache(maxsize=_REMEMBERED)
 def _moment(text: str) -> datetime | None:
     try:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
@@ -203,5 +207,6 @@ def _moment(text: str) -> datetime | None:
         return None
 
 
+@functools.lru_cache(maxsize=_REMEMBERED)
 def _start(local: str, hours: str, minutes: str) -> datetime | None:
     return _moment(f"{local}{hours}:{minutes}")
