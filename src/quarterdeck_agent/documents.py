@@ -11,6 +11,9 @@ key, so whoever carries it cannot alter it; the request that carries it is signe
 
 A policy travels as its canonical JSON bytes, with the server's signature over `policy_message()`
 in the `HEADER_SIGNATURE` header. The agent obeys nothing whose signature it could not verify.
+
+A command travels as a parcel of the kind "command" with an `Order` inside, signed by the server
+with the key that signs policies: a relay on its way can neither make nor change one.
 """
 
 from __future__ import annotations
@@ -46,11 +49,23 @@ PATH_WAKE = PATH_PREFIX + "/wake"
 #: Below it, what a run prints goes to `<run id>/output` (see `output_path`); answered with a `Taken`.
 PATH_REMOTE_RUNS = PATH_PREFIX + "/remote-runs"
 
+#: An agent that takes commands holds a POST here (see `commands_path`); answered with a `CommandWake`. Below it, what a
+#: command prints goes to `<order id>/output` (see `command_output_path`); answered with a `CommandTaken`.
+PATH_COMMANDS = PATH_PREFIX + "/commands"
+
 HOLD_SECONDS = 55
 #: At least this often an agent at work sends a piece of output, perhaps an empty one.
 BEAT_SECONDS = 20
 #: Longest piece of output.
 MAX_PIECE_BYTES = 64 * 1024
+#: The same of a command's output.
+MAX_COMMAND_PIECE_BYTES = 256 * 1024
+#: An order is good for so long after it was signed; twice what clocks may differ.
+ORDER_SECONDS = 2 * CLOCK_TOLERANCE_SECONDS
+#: Longest order, as the parcel that it travels in.
+MAX_ORDER_BYTES = 16 * 1024 * 1024
+#: How a command may end, as agents tell it; `refused`: it was not begun.
+COMMAND_ENDINGS = ("ended", "refused", "timeout", "aborted")
 
 #: Largest payload, in bytes after decompression, that either side reads.
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
@@ -254,6 +269,46 @@ class FolderListing(TypedDict):
     entries: Dict[str, str]
 
 
+class Order(TypedDict):
+    """Payload of a "command" parcel: a command that one node is to carry out once, signed by the server."""
+
+    format: int
+    node: str
+    #: UUID; an agent obeys each once
+    id: str
+    #: Unix time after which it is not obeyed any more
+    expires: int
+    #: for /bin/sh -c
+    line: str
+    #: what it reads, base64
+    stdin: str
+    environment: Dict[str, str]
+    #: how long it may take; 0: no limit
+    seconds: float
+    #: the user of the node that it runs as; "": the agent's own
+    user: str
+
+
+class CommandWake(TypedDict, total=False):
+    """Answer to an agent that waits for commands."""
+
+    #: idle: nothing to do, ask again | command: carry `order` out | stop: end `command` | replaced: as in `Wake`
+    status: str
+    #: id of the order
+    command: str
+    #: the parcel, base64
+    order: str
+
+
+class CommandTaken(TypedDict):
+    """Answer to a piece of a command's output."""
+
+    #: received | again: there was no room for it, send the same piece again
+    status: str
+    #: True: end the command
+    stop: bool
+
+
 class Refusal(TypedDict, total=False):
     """Body of every refused agent request (JSON)."""
 
@@ -320,6 +375,22 @@ def output_path(run: str, number: int, status: Optional[int] = None) -> str:
     return f"{PATH_REMOTE_RUNS}/{run}/output?number={number}{last}"
 
 
+def commands_path(listener: str, room: int) -> str:
+    """Where an agent waits that has room for so many more commands; `listener` tells its processes apart."""
+    return f"{PATH_COMMANDS}?listener={listener}&room={room}"
+
+
+def command_output_path(order: str, number: int, *, stream: str = "", ending: str = "", status: int = 0) -> str:
+    """Where piece `number` of what a command prints is sent, and its end (see `COMMAND_ENDINGS`).
+
+    Pieces are counted from 0; piece 0 is empty and says that the command begins. The last has the ending, the exit
+    status as shells tell it, and as its content a sentence where the status does not say it all.
+    """
+    what = f"&stream={stream}" if stream else ""
+    last = f"&ending={ending}&status={status}" if ending else ""
+    return f"{PATH_COMMANDS}/{order}/output?number={number}{what}{last}"
+
+
 def request_message(method: str, target: str, node: str, time: str, nonce: str, body: bytes) -> bytes:
     """The bytes a request's signature covers; `target` is the path with its query string."""
     return request_message_of(method, target, node, time, nonce, digest(body))
@@ -336,7 +407,7 @@ def policy_message(node: str, policy: bytes) -> bytes:
 
 
 def parcel_message(kind: str, node: str, body: bytes) -> bytes:
-    """The bytes a node signs for a parcel of `kind` "report" or "inventory"."""
+    """The bytes that are signed for a parcel: by a node ("report", "inventory"), or for one ("command")."""
     return f"quarterdeck-parcel-v1\n{kind}\n{node}\n{digest(body)}\n".encode()
 
 

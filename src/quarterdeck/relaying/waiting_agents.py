@@ -8,22 +8,19 @@ several event loops: state changes under one lock, and who waits is woken on the
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal
 
 from quarterdeck.core.errors import Conflict, NotFound, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.remote_runs import Order
 from quarterdeck.formats import agent
-
-T = TypeVar("T")
+from quarterdeck.relaying.bells import Bell
 
 Verdict = Literal["received", "unwanted", "again"]
 
@@ -59,44 +56,6 @@ class Ended:
     problem: str = ""
 
 
-class _Bell:
-    """Wakes those who wait for something, each on their own event loop."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._ears: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
-
-    def ring(self) -> None:
-        with self._lock:
-            ears = list(self._ears.items())
-        for event, loop in ears:
-            with suppress(RuntimeError):  # a loop that was closed
-                loop.call_soon_threadsafe(event.set)
-
-    async def until(self, look: Callable[[], T | None], seconds: float) -> T | None:
-        """What `look` finds, as soon as it finds something; None after so long."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        with self._heard(loop) as event:
-            while (found := look()) is None and (rest := deadline - loop.time()) > 0:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(rest):
-                        await event.wait()
-                event.clear()
-            return found
-
-    @contextmanager
-    def _heard(self, loop: asyncio.AbstractEventLoop) -> Iterator[asyncio.Event]:
-        event = asyncio.Event()
-        with self._lock:
-            self._ears[event] = loop
-        try:
-            yield event
-        finally:
-            with self._lock:
-                del self._ears[event]
-
-
 class Run:
     """A run that one node was asked for. Only this module changes it."""
 
@@ -114,7 +73,7 @@ class Run:
         self.next = 0
         self.text: deque[bytes] = deque()
         self.size = 0
-        self.bell = _Bell()
+        self.bell = Bell()
 
 
 @dataclass(eq=False, slots=True)
@@ -125,7 +84,7 @@ class _Place:
     waiter: object | None = None
     run: Run | None = None
     orders: deque[Run] = field(default_factory=deque)
-    bell: _Bell = field(default_factory=_Bell)
+    bell: Bell = field(default_factory=Bell)
 
     @property
     def busy(self) -> bool:
@@ -173,14 +132,22 @@ class WaitingAgents:
             place = self._places.get(node)
             return place is not None and self._is_there(place)
 
-    def wake(self, node: NodeId, order: Order) -> Run:
-        """Have the node's agent run, after what it was asked for before. Raises Unavailable when it is not there."""
+    def refusal(self, node: NodeId) -> str:
+        """Why the node's agent can not be woken now; empty when it can."""
         with self._lock:
             place = self._places.get(node)
             if place is None or not self._is_there(place):
-                raise Unavailable("its agent does not wait here for orders (quarterdeck-agent listen).")
+                return "its agent does not wait here for orders (quarterdeck-agent listen)."
             if len(place.orders) >= MOST_ORDERS:
-                raise Unavailable(f"{MOST_ORDERS} runs wait for its agent already.")
+                return f"{MOST_ORDERS} runs wait for its agent already."
+            return ""
+
+    def wake(self, node: NodeId, order: Order) -> Run:
+        """Have the node's agent run, after what it was asked for before. Raises Unavailable when it is not there."""
+        with self._lock:
+            if refusal := self.refusal(node):
+                raise Unavailable(refusal)
+            place = self._places[node]
             run = Run(node, order, self._clock())
             run.at_once = place.waiter is not None
             place.orders.append(run)
