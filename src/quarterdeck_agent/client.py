@@ -80,8 +80,8 @@ class Client:
         self._pin = pin
         self._key = key
         self._node = node
-        #: server time minus ours, learnt from a refusal
-        self._offset = 0
+        #: server time minus ours in seconds, learnt from a refusal
+        self.offset = 0
         self._connection: Optional[http.client.HTTPConnection] = None
         self._check_url()
 
@@ -180,7 +180,7 @@ class Client:
             return answer
         refusal = _refusal(answer)
         if refusal.code == "clock_skew" and refusal.server_time is not None:
-            self._offset = refusal.server_time - int(time.time())
+            self.offset = refusal.server_time - int(time.time())
             answer = self._exchange(method, target, body, extra)
             if answer.status < 400:
                 return answer
@@ -247,7 +247,7 @@ class Client:
 
     def _signed(self, method: str, target: str, body: bytes) -> Dict[str, str]:
         """The four headers that say who asks; new ones for every attempt."""
-        moment, nonce = str(int(time.time()) + self._offset), os.urandom(16).hex()
+        moment, nonce = str(int(time.time()) + self.offset), os.urandom(16).hex()
         message = documents.request_message(method, target, self._node, moment, nonce, body)
         return {
             documents.HEADER_NODE: self._node,

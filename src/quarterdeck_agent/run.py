@@ -193,8 +193,9 @@ class _Run:
             "node": self._node,
             "run_id": result.run_id,
             "config_id": result.config_id,
-            "start": rfc3339(result.start),
-            "end": rfc3339(result.end),
+            # By the server's clock where ours is known to be off: it judges by these whether a run is recent.
+            "start": rfc3339(result.start + self._client.offset),
+            "end": rfc3339(result.end + self._client.offset),
             "agent_version": __version__,
             "reports": reports,
             "log": result.log,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,20 @@ def test_an_audit_run_changes_nothing_and_sends_nothing(
     assert not target.exists()
     assert server.parcels == []
     assert parcels.Queue(enrolled.at("queue"), enrolled.at("refused")).waiting() == []
+
+
+@pytest.mark.parametrize("ahead", [3600, -3600])
+def test_a_node_whose_clock_is_off_reports_by_the_servers(
+    enrolled: StateDirectory, server: FakeServer, ahead: int
+) -> None:
+    server.clock_ahead = ahead
+    server.publish(policy(enrolled.node_id()))
+
+    _run(enrolled)
+
+    (sent,) = server.runs()
+    for name in ("start", "end"):
+        assert abs(datetime.fromisoformat(sent[name]).timestamp() - server.now()) < 60
 
 
 def test_a_method_that_raises_is_one_error_among_the_others(

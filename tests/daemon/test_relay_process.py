@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -41,10 +42,15 @@ class Above:
     listed: dict[str, NodeEntry] = field(default_factory=dict)
     passed: list[Asked] = field(default_factory=list)
     away: bool = False
+    #: its clock minus ours, in seconds
+    ahead: int = 0
 
     def answer(self, asked: Asked) -> Said:
         if self.away:
             return Said(503)
+        now = int(time.time()) + self.ahead
+        if any(abs(int(moment) - now) > 300 for moment in _moments(asked)):
+            return Said(401, b'{"code":"clock_skew","server_time":%d}' % now)
         if asked.target == relay_documents.PATH_NODES:
             document = NodesDocument(ServerEntry(ROOT, (RELAY.certificate,)), self.listed)
             return conditional(asked, relay_documents.encode(document))
@@ -53,6 +59,12 @@ class Above:
             return Said(200, b"policy of " + node, {"ETag": '"id-1"', agent.HEADER_SIGNATURE: "c2ln"})
         self.passed.append(asked)
         return Said(404, b'{"code":"not_accepted","message":"Wait."}', {"Content-Type": "application/json"})
+
+
+def _moments(asked: Asked) -> list[str]:
+    """When a request was signed, and its voucher."""
+    voucher = asked.headers.get(relay_documents.HEADER_VOUCHER.lower(), "")
+    return [asked.headers[agent.HEADER_TIME.lower()], *([relay_documents.read_voucher(voucher)[1]] if voucher else [])]
 
 
 @dataclass
@@ -169,11 +181,47 @@ def test_what_a_stranger_sends_goes_up_unaltered_with_a_voucher(below: Below) ->
     enrolment, policy = below.above.passed
     assert (enrolment.method, enrolment.target, enrolment.body) == ("POST", agent.PATH_ENROLL, body)
     assert {name: enrolment.headers[name.lower()] for name in headers} == headers
-    relay, time, nonce, signed = relay_documents.read_voucher(enrolment.headers[relay_documents.HEADER_VOUCHER.lower()])
-    message = relay_documents.voucher_message(relay, time, nonce, headers[agent.HEADER_SIGNATURE])
+    relay, moment, nonce, signed = relay_documents.read_voucher(
+        enrolment.headers[relay_documents.HEADER_VOUCHER.lower()]
+    )
+    message = relay_documents.voucher_message(relay, moment, nonce, headers[agent.HEADER_SIGNATURE])
     assert relay == RELAY.node
     assert verified(message, signed)
     assert policy.target == agent.PATH_POLICY
+
+
+@pytest.mark.parametrize("ahead", [3600, -3600])
+def test_a_relay_whose_clock_is_off_goes_by_that_of_the_server_above(below: Below, ahead: int) -> None:
+    below.above.ahead = ahead
+    in_time, late = Agent(node=NEAR.node, key_number=1, ahead=ahead), Agent(node=NEAR.node, key_number=1)
+    parcel = NEAR.parcel("report", NEAR.run([report()]))
+    assert below.relay.mirror.round()
+
+    assert below.post(in_time, agent.PATH_REPORTS, parcel).status_code == 202
+    answer = below.post(late, agent.PATH_REPORTS, parcel)
+
+    assert refused(answer) == (401, "clock_skew")
+    now = time.time() + ahead
+    assert abs(answer.json()["server_time"] - now) < 30
+    (record,) = below.spooled()
+    assert abs(relay_documents.unpack_slip(record)[0].at - now) < 30
+    path = "/rudder/relay-api/1/shared-files/x/y/z?hash=0"
+    answers = [below.client.head(path, headers=one.headers("HEAD", path)) for one in (in_time, late)]
+    assert answers[0].status_code != 401
+    assert (answers[1].status_code, abs(int(answers[1].headers[agent.HEADER_TIME]) - now) < 30) == (401, True)
+
+
+def test_a_relay_whose_clock_is_off_vouches_in_time(below: Below) -> None:
+    below.above.ahead = 3600
+    one = Agent(node=STRANGER.node, key_number=5, ahead=3600)
+    body = agent.canonical(one.enrolment("token"))
+    headers = one.headers("POST", agent.PATH_ENROLL, body)
+
+    answer = below.post(one, agent.PATH_ENROLL, body, headers)
+
+    assert refused(answer) == (404, "not_accepted"), "as this server says to all who enrol"
+    (enrolment,) = below.above.passed
+    assert {name: enrolment.headers[name.lower()] for name in headers} == headers
 
 
 def verified(message: bytes, signed: bytes) -> bool:
