@@ -195,7 +195,7 @@ def test_a_relay_whose_clock_is_off_goes_by_that_of_the_server_above(below: Belo
     below.above.ahead = ahead
     in_time, late = Agent(node=NEAR.node, key_number=1, ahead=ahead), Agent(node=NEAR.node, key_number=1)
     parcel = NEAR.parcel("report", NEAR.run([report()]))
-    assert below.relay.mirror.round()
+    below.relay.mirror.refresh_nodes()
 
     assert below.post(in_time, agent.PATH_REPORTS, parcel).status_code == 202
     answer = below.post(late, agent.PATH_REPORTS, parcel)
