@@ -95,7 +95,19 @@ def compile_fragment(
         "mode": mode.value,
         "items": items,
     }
+    if technique.resources:
+        document["resources"] = [
+            {"path": one.path, "sha256": one.sha256, "size": one.size} for one in technique.resources
+        ]
     return _fragment(document, expansion.holes)
+
+
+def contents_of(body: bytes) -> tuple[str, ...]:
+    """The digests (SHA-256, hex) of the resources that a fragment's bytes name, each once."""
+    if b'"resources":' not in body:
+        return ()
+    document = json.loads(body.replace(HOLE, b""))
+    return tuple(sorted({one["sha256"] for one in document.get("resources", ())}))
 
 
 def _fragment(document: dict[str, Any], holes: list[variables.Reference]) -> Fragment:

@@ -88,10 +88,15 @@ class Block:
 Item = Call | Block
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resource:
+@dataclass(frozen=True, slots=True)
+class TechniqueResource:
+    """A file that comes with a technique: its methods say `${resources_dir}/path`. See `technique_resources`."""
+
     path: str
-    state: str = "untouched"
+    #: of its content, hex
+    sha256: str
+    #: bytes
+    size: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +117,8 @@ class Technique:
     source: str = "editor"
     enabled: bool = True
     system: bool = False
-    resources: tuple[Resource, ...] = ()
+    #: Kept beside its document, by path.
+    resources: tuple[TechniqueResource, ...] = ()
     tags: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -159,6 +159,7 @@ class _Writer:
         dropped = store.policies.drop_gone()
         if self._changed or dropped:
             store.policies.sweep()
+        store.technique_resources.sweep()
         for batch in _batches([*self._changed, *dropped], _COMPLIANCE_BATCH):
             queue.defer(store, COMPLIANCE_TASK, batch)
         message = _summary(len(self._errors))

@@ -86,9 +86,9 @@ def update(ctx: Context, technique: Technique) -> Technique:
 
 
 def _put(ctx: Context, technique: Technique) -> Technique:
-    ctx.store.techniques.put(technique)
-    ctx.emit(TechniqueChanged(technique.key))
-    return technique
+    kept = ctx.store.techniques.put(technique)
+    ctx.emit(TechniqueChanged(kept.key))
+    return kept
 
 
 def delete(ctx: Context, key: TechniqueKey, *, force: bool) -> None:

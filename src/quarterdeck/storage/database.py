@@ -51,6 +51,7 @@ from quarterdeck.storage.sealing import Sealer
 from quarterdeck.storage.secrets import SecretTable
 from quarterdeck.storage.sessions import SessionTable
 from quarterdeck.storage.settings import SettingsTable
+from quarterdeck.storage.technique_resources import TechniqueResourceTable
 from quarterdeck.storage.techniques import TechniqueTable
 from quarterdeck.storage.workers import WorkerTable
 
@@ -280,6 +281,10 @@ class Store:
     @cached_property
     def sessions(self) -> SessionTable:
         return SessionTable(self)
+
+    @cached_property
+    def technique_resources(self) -> TechniqueResourceTable:
+        return TechniqueResourceTable(self)
 
     @cached_property
     def workers(self) -> WorkerTable:

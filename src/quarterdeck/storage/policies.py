@@ -16,6 +16,7 @@ import msgspec
 import sqlalchemy
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
+from quarterdeck.core import policy_items
 from quarterdeck.core.ids import GroupId, NodeId, RuleId
 from quarterdeck.core.policies import NodePolicy, Overridden
 from quarterdeck.storage import tables
@@ -132,6 +133,21 @@ class PolicyTable:
         )
         return {NodeId(row.node_id) for row in self._store.rows(query)}
 
+    def naming(self, content: str, nodes: Iterable[str] | None = None) -> set[NodeId]:
+        """Those of these nodes, or of all, whose present policy names a resource with this SHA-256 (hex)."""
+        named = sqlalchemy.select(_fragments.c.digest).where(
+            sqlalchemy.literal(content, tables.Id) == sqlalchemy.any_(_fragments.c.resources)
+        )
+        fragments = sqlalchemy.cast([row.digest for row in self._store.rows(named)], ARRAY(tables.Id))
+        query = (
+            sqlalchemy.select(_policies.c.node_id)
+            .join(_outlines, _outlines.c.digest == _policies.c.outline)
+            .where(_outlines.c.fragments.overlap(fragments))
+        )
+        if nodes is not None:
+            query = query.where(_policies.c.node_id.in_(list(nodes)))
+        return {NodeId(row.node_id) for row in self._store.rows(query)}
+
     def written(self, nodes: Sequence[str] | None) -> dict[NodeId, Written]:
         """What is kept of these nodes, or of all."""
         query = sqlalchemy.select(_policies.c.node_id, _policies.c.digest, _policies.c.outline)
@@ -149,7 +165,11 @@ class PolicyTable:
                 sqlalchemy.select(_fragments.c.digest).where(_fragments.c.digest.in_(list(fragments)))
             )
         }
-        rows = [{"digest": digest, "body": body} for digest, body in sorted(fragments.items()) if digest not in known]
+        rows = [
+            {"digest": digest, "body": body, "resources": list(policy_items.contents_of(body))}
+            for digest, body in sorted(fragments.items())
+            if digest not in known
+        ]
         if rows:
             self._store.run(insert(_fragments).on_conflict_do_nothing(), rows)
 

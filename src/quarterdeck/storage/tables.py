@@ -12,6 +12,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -141,6 +142,27 @@ techniques = Table(
     Column("system", Boolean, nullable=False),
     #: the technique's YAML (formats/technique_yaml.py)
     Column("document", Text, nullable=False),
+)
+
+#: What files of techniques have in them, each content once.
+resource_contents = Table(
+    "resource_contents",
+    metadata,
+    #: SHA-256, hex
+    Column("digest", Id, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
+#: The files that come with techniques; not nodes of projects, which are in `resources`.
+technique_resources = Table(
+    "technique_resources",
+    metadata,
+    Column("technique", Id, primary_key=True),
+    Column("version", Id, primary_key=True),
+    Column("path", Id, primary_key=True),
+    Column("digest", Id, ForeignKey("resource_contents.digest"), nullable=False, index=True),
+    Column("size", BigInteger, nullable=False),
+    ForeignKeyConstraint(["technique", "version"], ["techniques.id", "techniques.version"], ondelete="CASCADE"),
 )
 
 directives = Table(
@@ -310,7 +332,12 @@ node_status = Table(
 
 #: One directive as expanded for one or many nodes: canonical JSON, content-addressed.
 policy_fragments = Table(
-    "policy_fragments", metadata, Column("digest", Id, primary_key=True), Column("body", LargeBinary, nullable=False)
+    "policy_fragments",
+    metadata,
+    Column("digest", Id, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    #: digests of resource_contents that it names: who has it in their policy may fetch them
+    Column("resources", ARRAY(Id), nullable=False, server_default=text("'{}'")),
 )
 
 #: What nodes of the same groups, rules and mode share of a policy, content-addressed.

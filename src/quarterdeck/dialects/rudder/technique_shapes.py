@@ -18,7 +18,6 @@ from quarterdeck.core.techniques import (
     Call,
     Constraints,
     Item,
-    Resource,
     Technique,
     TechniqueParameter,
 )
@@ -70,6 +69,7 @@ class TechniqueFields(msgspec.Struct, kw_only=True, rename="camel"):
     documentation: str = ""
     calls: list[Any] = []
     parameters: list[dict[str, Any]] = []
+    #: Read and left alone: files come and go by themselves.
     resources: list[dict[str, Any]] = []
     tags: dict[str, Any] = {}
     internal_id: str | UnsetType = UNSET
@@ -85,10 +85,6 @@ class TechniqueFields(msgspec.Struct, kw_only=True, rename="camel"):
             documentation=self.documentation,
             items=tuple(decode_item(one) for one in self.calls),
             parameters=tuple(_decode_parameter(one) for one in self.parameters),
-            resources=tuple(
-                Resource(path=str(one.get("path") or one.get("name") or ""), state=str(one.get("state", "untouched")))
-                for one in self.resources
-            ),
             tags=self.tags,
             source="editor",
         )
@@ -143,8 +139,8 @@ def encode_technique(technique: Technique) -> dict[str, Any]:
 
 
 def encode_resources(technique: Technique) -> list[dict[str, str]]:
-    """The technique's resource files."""
-    return [{"path": one.path, "state": one.state} for one in technique.resources]
+    """The technique's resource files. Every change is kept at once, so none differs from what was kept last."""
+    return [{"path": one.path, "state": "untouched"} for one in technique.resources]
 
 
 def _encode_item(item: Item) -> dict[str, Any]:
