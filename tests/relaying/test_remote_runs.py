@@ -333,6 +333,9 @@ class OtherWay:
         yield b"over another way\nand no line feed"
         yield Ended(status=0)
 
+    async def close(self) -> None:
+        """Nothing of it goes on."""
+
 
 @dataclass
 class FakeHop:
@@ -383,7 +386,7 @@ def test_a_node_that_nothing_reaches_says_why_for_each_way() -> None:
 
         assert output == (
             "near.test: there is no way to reach it: its agent does not wait here for orders"
-            " (quarterdeck-agent listen). its port is closed.\n"
+            " (quarterdeck-agent listen). By other: its port is closed.\n"
         )
 
     play(story())
@@ -534,6 +537,48 @@ def test_lines_of_json_name_the_node_and_tell_how_it_ended() -> None:
     play(story())
 
 
+def test_lines_of_json_tell_over_which_way_a_run_went_and_what_was_tried_before() -> None:
+    async def story() -> None:
+        agents, other, last = WaitingAgents(QUICK), OtherWay(frozenset()), OtherWay(frozenset({NEXT}), "last")
+        agent = asyncio.create_task(listens(agents, NEAR))
+        await waiting(agents, 1)
+
+        output = await everything(runs(agents, None, other, last).ask(wanted("near", "next", "relay", form=Form.JSON)))
+
+        ends = {line["node"]: line for line in map(json.loads, output.splitlines()) if "text" not in line}
+        agents_refusal = {
+            "way": "agent",
+            "problem": "its agent does not wait here for orders (quarterdeck-agent listen).",
+        }
+        assert ends[NEAR] == {"node": NEAR, "hostname": "near.test", "status": 0, "via": "agent"}
+        assert ends[NEXT] == {
+            "node": NEXT,
+            "hostname": "next.test",
+            "status": 0,
+            "via": "last",
+            "tried": [agents_refusal, {"way": "other", "problem": "its port is closed."}],
+        }
+        assert [one["way"] for one in ends[RELAY]["tried"]] == ["agent", "other", "last"]
+        assert "via" not in ends[RELAY]
+        await agent
+
+    play(story())
+
+
+def test_the_ways_are_told_in_their_order_with_how_many_agents_wait() -> None:
+    async def story() -> None:
+        agents = WaitingAgents(QUICK)
+        agent = asyncio.create_task(listens(agents, NEAR))
+        await waiting(agents, 1)
+        remote = runs(agents, None, OtherWay(frozenset(), "b"), OtherWay(frozenset(), "a"))
+
+        assert remote.told() == {"ways": ["agent", "b", "a"], "waiting_agents": 1}
+        agents.let_go()
+        await asyncio.gather(agent, return_exceptions=True)
+
+    play(story())
+
+
 def test_who_does_not_wait_is_answered_at_once_and_the_agents_run() -> None:
     async def story() -> None:
         agents, hop = WaitingAgents(QUICK), FakeHop()
@@ -582,6 +627,34 @@ def test_starting_many_tells_who_does_not_start_and_why() -> None:
         assert [(relay, form["nodes"]) for relay, _, form in hop.calls] == [(RELAY, FAR)]
 
     play(story())
+
+
+def test_of_many_that_are_started_only_some_begin_at_the_same_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_runs, "_BEGIN_SECONDS", 10)
+    nodes = [NodeId(f"n{number}") for number in range(40)]
+    listed = {node: ListedNode(f"{node}.test", ROOT) for node in nodes}
+    agents, beginning, most = WaitingAgents(QUICK), 0, 0
+
+    async def listens_slowly(node: NodeId) -> None:
+        nonlocal beginning, most
+        run = agents.belongs(node, (await asks(agents, node))["run"])
+        beginning += 1
+        most = max(most, beginning)
+        await asyncio.sleep(0.01)
+        beginning -= 1
+        await agents.put(run, 0, b"", None)
+        await agents.put(run, 1, b"", 0)
+
+    async def story() -> None:
+        tasks = [asyncio.create_task(listens_slowly(node)) for node in nodes]
+        await waiting(agents, len(nodes))
+        remote = RemoteRuns(nodes=NodesList(lambda: Listing(topology=Topology(ROOT, listed))), agents=agents)
+        async with remote.working():
+            assert await asyncio.to_thread(remote.start, {node: f"{node}.test" for node in nodes}, []) == {}
+            await asyncio.gather(*tasks)
+
+    play(story())
+    assert 1 < most <= 16
 
 
 def test_nodes_behind_relays_that_are_not_reached_do_not_start() -> None:

@@ -35,6 +35,8 @@ _BEGINNING = 16
 _BEGIN_SECONDS = 0.25
 _LONGEST_LINE = 64 * 1024
 _NO_WAY = "there is no way to reach it: {}"
+#: What the first way is called: the agent that waits here.
+AGENT = "agent"
 _SWITCHED_OFF = "remote runs are switched off here."
 _BY_ITSELF = "It runs by itself at its next interval."
 
@@ -46,13 +48,44 @@ Hop = Callable[[NodeId, ListedNode, Literal["all", "nodes"], Mapping[str, str]],
 class Way(Protocol):
     """A way to nodes whose agents do not wait here."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called."""
 
     def run(self, node: NodeId, hostname: str, order: Order) -> AsyncGenerator[bytes | Ended, None]:
         """What the agent prints, and at last how it ended.
 
         Raises Unavailable before anything else when it does not reach the node.
         """
+
+    async def close(self) -> None:
+        """End what still runs over it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Over:
+    """The end of a run: over which way it went, and why those before did not reach the node."""
+
+    end: Ended
+    via: str = ""
+    tried: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def problem(self) -> str:
+        """What went wrong; empty when nothing did."""
+        if self.via or not self.tried:
+            return self.end.problem
+        reasons = [reason if way == AGENT else f"By {way}: {reason}" for way, reason in self.tried]
+        return _NO_WAY.format(" ".join(reasons))
+
+    def told(self) -> dict[str, Any]:
+        """The same for a line of JSON."""
+        told: dict[str, Any] = {"problem": self.problem} if self.problem else {"status": self.end.status}
+        if self.via:
+            told["via"] = self.via
+        if self.tried:
+            told["tried"] = [{"way": way, "problem": reason} for way, reason in self.tried]
+        return told
 
 
 class _Telling:
@@ -67,11 +100,10 @@ class _Telling:
         texts = lines.decode(errors="replace").split("\n")[:-1]
         return b"".join(_line(node, hostname, text=text) for text in texts)
 
-    def end(self, node: NodeId, hostname: str, end: Ended) -> bytes:
+    def end(self, node: NodeId, hostname: str, over: _Over) -> bytes:
         if self._json:
-            told = {"problem": end.problem} if end.problem else {"status": end.status}
-            return _line(node, hostname, **told)
-        return f"{hostname}: {end.problem}\n".encode() if end.problem else b""
+            return _line(node, hostname, **over.told())
+        return f"{hostname}: {over.problem}\n".encode() if over.problem else b""
 
     def relay_failed(self, relay: NodeId, hostname: str, problem: str) -> bytes:
         """Peers say nothing of it."""
@@ -106,6 +138,12 @@ class RemoteRuns:
         finally:
             self._loop = None
             await _cancelled(self._tasks)
+            await asyncio.gather(*(way.close() for way in self.ways))
+
+    def told(self) -> dict[str, Any]:
+        """The ways to nodes in the order in which they are tried, and how many agents wait."""
+        names = [AGENT, *(way.name for way in self.ways)] if self.enabled else []
+        return {"ways": names, "waiting_agents": self.agents.count}
 
     # -- the relay API --------------------------------------------------------------------
 
@@ -143,7 +181,7 @@ class RemoteRuns:
         telling = _Telling(form)
         async with aclosing(self._first_way(node, hostname, order, turns or asyncio.Semaphore())) as pieces:
             async for piece in pieces:
-                if isinstance(piece, Ended):
+                if isinstance(piece, _Over):
                     if piece.problem:
                         log.warning("Run of node %s: %s", node, piece.problem)
                     if order.output:
@@ -153,24 +191,27 @@ class RemoteRuns:
 
     async def _first_way(
         self, node: NodeId, hostname: str, order: Order, turns: asyncio.Semaphore
-    ) -> AsyncGenerator[bytes | Ended, None]:
-        refusals = []
-        ways = [self._over_agent(node, order, turns), *(one.run(node, hostname, order) for one in self.ways)]
-        for way in ways:
+    ) -> AsyncGenerator[bytes | _Over, None]:
+        tried: tuple[tuple[str, str], ...] = ()
+        ways = [
+            (AGENT, self._over_agent(node, order, turns)),
+            *((way.name, way.run(node, hostname, order)) for way in self.ways),
+        ]
+        for name, way in ways:
             answered = False
             try:
                 async with aclosing(_lines(way)) as pieces:
                     async for piece in pieces:
                         answered = True
-                        yield piece
+                        yield _Over(piece, name, tried) if isinstance(piece, Ended) else piece
             except Unavailable as error:
                 if answered:
-                    yield Ended(problem=error.message)
+                    yield _Over(Ended(problem=error.message), name, tried)
                     return
-                refusals.append(error.message)
+                tried += ((name, error.message),)
             else:
                 return
-        yield Ended(problem=_NO_WAY.format(" ".join(refusals)))
+        yield _Over(Ended(), tried=tried)
 
     async def _over_agent(
         self, node: NodeId, order: Order, turns: asyncio.Semaphore
@@ -213,8 +254,9 @@ class RemoteRuns:
         topology = self.nodes.current().topology
         split = topology.split(nodes)
         problems: dict[NodeId, str] = {}
+        turns = asyncio.Semaphore(_BEGINNING)
         for node in (*split.here, *split.unknown):
-            if (problem := self._started(node, nodes[node], wanted.order)) is not None:
+            if (problem := self._started(node, nodes[node], wanted.order, turns)) is not None:
                 problems[node] = problem
         for relay, some in split.behind.items():
             if self.hop is None or not self._spawn(
@@ -238,13 +280,11 @@ class RemoteRuns:
             raise _unreachable(node, "its agent does not wait here for orders (quarterdeck-agent listen).")
         return _merged([self._run_here(node, hostname, wanted.order, wanted.form)])
 
-    def _started(self, node: NodeId, hostname: str, order: Order) -> str | None:
-        try:
-            self.agents.wake(node, order)
-        except Unavailable as error:
-            if self.ways and self._spawn(_drained(self._run_here(node, hostname, order, Form.TEXT))):
-                return None
-            return f"{_NO_WAY.format(error.message)} {_BY_ITSELF}"
+    def _started(self, node: NodeId, hostname: str, order: Order, turns: asyncio.Semaphore) -> str | None:
+        if not self.ways and (refusal := self.agents.refusal(node)):
+            return f"{_NO_WAY.format(refusal)} {_BY_ITSELF}"
+        if not self._spawn(_drained(self._run_here(node, hostname, order, Form.TEXT, turns))):
+            return f"this server is about to end. {_BY_ITSELF}"
         return None
 
     # -- what nobody waits for ------------------------------------------------------------

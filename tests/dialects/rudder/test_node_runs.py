@@ -7,11 +7,13 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from tests.agents import Agent
 from tests.served import Served
@@ -42,7 +44,13 @@ def client(served: Served, agents: WaitingAgents) -> Iterator[httpx.Client]:
         ctx.store.nodes.add(ONE.as_node())
     nodes = {ROOT: ListedNode("server.example.com", ROOT), NodeId(ONE.node): ListedNode(ONE.hostname, ROOT)}
     runs = RemoteRuns(nodes=NodesList(lambda: Listing(topology=Topology(ROOT, nodes))), agents=agents)
-    app = mount({"/rudder/api": RudderDialect(parts=Parts(agents=runs))}, served.database, threads=4)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with runs.working():
+            yield
+
+    app = mount({"/rudder/api": RudderDialect(parts=Parts(agents=runs))}, served.database, threads=4, lifespan=lifespan)
     headers = {"X-API-Token": served.tokens["admin"]}
     with TestClient(app, headers=headers, raise_server_exceptions=False) as made:
         yield made
