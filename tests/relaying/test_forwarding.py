@@ -14,7 +14,7 @@ from tests.relaying.upstreams import Asked, Said, Upstream, upstream
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.formats import agent, relay_documents
 from quarterdeck.formats.relay_documents import Refused, Slip, Taken
-from quarterdeck.relaying import forwarding, spool
+from quarterdeck.relaying import pauses, spool
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.forwarding import Forwarder
 from quarterdeck.relaying.spool import Spool
@@ -143,7 +143,7 @@ def test_a_batch_that_is_refused_as_a_whole_is_halved_until_the_poison_stands_al
 def test_after_an_outage_everything_goes_up_without_a_restart(
     above: Upstream, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forwarding, "_LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(pauses, "LONGEST_SECONDS", 0.05)
     above.answer = lambda _: Said(503)
     stop = threading.Event()
     running = threading.Thread(target=way.forwarder.run, args=(stop,))
@@ -175,10 +175,10 @@ def test_a_clock_that_is_off_is_put_right_by_the_answer(above: Upstream, way: Wa
 
 
 def test_pauses_grow_and_are_spread() -> None:
-    pauses = [[forwarding.pause_after(failures) for _ in range(50)] for failures in (0, 3, 30)]
+    found = [[pauses.after(failures) for _ in range(50)] for failures in (0, 3, 30)]
 
     assert [
         (min(some) >= low, max(some) <= high)
-        for some, (low, high) in zip(pauses, [(0.25, 0.5), (2.0, 4.0), (30.0, 60.0)], strict=True)
+        for some, (low, high) in zip(found, [(0.25, 0.5), (2.0, 4.0), (30.0, 60.0)], strict=True)
     ] == [(True, True)] * 3
-    assert all(len(set(some)) > 1 for some in pauses)
+    assert all(len(set(some)) > 1 for some in found)

@@ -234,6 +234,40 @@ class Relay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     report_password: Annotated[
         str, _says("The password of that user; better as `file:PATH`. Empty means that nobody may put any.")
     ] = ""
+    inventory_password: Annotated[
+        str,
+        _says(
+            "The password with which new nodes put their inventories here, as the user rudder. Genuine agents come "
+            "with `rudder`. Empty means that nobody may put any."
+        ),
+    ] = "rudder"  # noqa: S105  # known to everybody
+    upstream_url: Annotated[
+        str,
+        _says(
+            "Only for `quarterdeckd relay`: where files of genuine agents are passed on to, as in https://HOST:443. "
+            "Empty means the server above. For another server's nodes this relay's nodes list does not count."
+        ),
+    ] = ""
+    upstream_pin: Annotated[
+        str,
+        _says(
+            "Only with `relay.upstream_url`: the hash of that server's public key, as in sha256//…. Empty means that "
+            "its certificate is checked as browsers do."
+        ),
+    ] = ""
+    upstream_user: Annotated[
+        str, _says("Only for `quarterdeckd relay`: the user with which files of genuine agents are passed on.")
+    ] = "rudder"
+    upstream_password: Annotated[
+        str,
+        _says(
+            "The password of that user for reports and updated inventories; better as `file:PATH`. Empty means "
+            "`relay.report_password`."
+        ),
+    ] = ""
+    upstream_default_password: Annotated[
+        str, _says("The password of that user for inventories of new nodes, which come without any other.")
+    ] = "rudder"  # noqa: S105  # known to everybody
     retention_seconds: Annotated[
         float,
         _says("How long genuine agents' files are kept that nobody could take, or that were set aside.", ge=60),

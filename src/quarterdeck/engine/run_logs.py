@@ -13,15 +13,12 @@ from pathlib import Path
 
 from quarterdeck.formats import report_files
 from quarterdeck.relaying.counters import Counters
-from quarterdeck.relaying.drop_directory import Consume, DropDirectory, Dropped
+from quarterdeck.relaying.drop_directory import FAILED, INCOMING, Consume, DropDirectory, Dropped
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.spool import Rejection, Spool
 from quarterdeck.services import reports
 
 log = logging.getLogger(__name__)
-
-INCOMING = "incoming"
-FAILED = "failed"
 
 
 def into(spool: Spool) -> Consume:

@@ -11,12 +11,14 @@ import hashlib
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 
 from quarterdeck.core.errors import Invalid, TooLarge
 from quarterdeck.core.ids import NodeId
 
 ENDINGS = (".log", ".gz", ".zip")
 INVENTORY_ENDINGS = (".gz", ".xml", ".ocs", ".sign")
+_SIGNATURE = ".sign"
 #: In bytes; what is set aside gets a longer name.
 MAX_NAME = 200
 #: Of a file as it comes, and of what is in it.
@@ -32,6 +34,7 @@ _NODE = re.compile(r"[A-Za-z0-9-]{1,100}")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\]")
 
 _LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
+_GZIP_MAGIC = b"\x1f\x8b"
 _LOCAL_MAGIC = b"PK\x03\x04"
 _STORED = 0
 _DEFLATED = 8
@@ -54,6 +57,21 @@ def is_report(name: str) -> bool:
 def is_inventory(name: str) -> bool:
     """Whether a file in a directory of inventories is meant to be one, or the signature of one."""
     return not name.startswith(".") and name.endswith(INVENTORY_ENDINGS)
+
+
+def inventory_of(name: str) -> str:
+    """The same for the names of an inventory and of its signature, whichever of them is compressed."""
+    return name.removesuffix(".gz").removesuffix(_SIGNATURE).removesuffix(".gz")
+
+
+def is_signature(name: str) -> bool:
+    """Whether a file is the signature of an inventory."""
+    return name.removesuffix(".gz").endswith(_SIGNATURE)
+
+
+def has_signature(names: Sequence[str]) -> bool:
+    """Whether among the files of one inventory are both, itself and its signature."""
+    return len({is_signature(name) for name in names}) > 1
 
 
 def node_of(name: str) -> NodeId:
@@ -85,6 +103,12 @@ def unpacked(name: str, content: bytes) -> bytes:
     return found
 
 
+def check_inventory(content: bytes) -> None:
+    """Raises Invalid or TooLarge for an inventory, or its signature, that nobody would unpack."""
+    if content.startswith(_GZIP_MAGIC) and len(_inflated(content, 31, "gzip", "inventory")) > MAX_BYTES:
+        raise TooLarge(f"The inventory is larger than {MAX_BYTES} bytes.")
+
+
 def announced_bytes(name: str, content: bytes) -> int:
     """About how long what is in a file says it is; `unpacked` refuses what is too long whatever it says."""
     if name.endswith(".gz"):
@@ -92,15 +116,15 @@ def announced_bytes(name: str, content: bytes) -> int:
     return min(len(content) * (20 if name.endswith(".zip") else 1), MAX_BYTES)
 
 
-def _inflated(content: bytes | memoryview, window: int, form: str) -> bytes:
+def _inflated(content: bytes | memoryview, window: int, form: str, what: str = "report") -> bytes:
     """The first compressed stream in some bytes; what follows it does not matter."""
     reader = zlib.decompressobj(wbits=window)
     try:
         found = reader.decompress(content, MAX_BYTES + 1)
     except zlib.error as error:
-        raise Invalid(f"The report is not {form}: {error}.") from error
+        raise Invalid(f"The {what} is not {form}: {error}.") from error
     if not reader.eof and len(found) <= MAX_BYTES:
-        raise Invalid(f"The report's {form} data ends too early.")
+        raise Invalid(f"The {what}'s {form} data ends too early.")
     return found
 
 

@@ -3,7 +3,8 @@
 
 Where to is the consumer's business: the server keeps them, a relay passes them on. A file goes when that is done, so
 after a kill it may be handed over twice. What can never be taken is set aside with the reason; what has another
-ending, or is hidden, is none of ours and lies until it is old. Nothing that lies there keeps others waiting.
+ending, or is hidden, is none of ours and lies until it is old. Files that belong together are handed over together.
+Nothing that lies there keeps others waiting.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import errno
 import fcntl
 import logging
 import os
-import random
 import signal
 import stat
 import threading
@@ -23,20 +23,25 @@ from typing import NamedTuple
 
 from quarterdeck.core.errors import Invalid, Unavailable
 from quarterdeck.formats import report_files
+from quarterdeck.relaying import pauses
 from quarterdeck.relaying.counters import Counters
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.spool import Rejection
 
 log = logging.getLogger(__name__)
 
+#: How the directories are called into which files are dropped, and to which they are set aside.
+INCOMING = "incoming"
+FAILED = "failed"
 RETENTION_SECONDS = 7 * 86_400.0
 _PAUSE_SECONDS = 0.2
 _EXPIRY_SECONDS = 60.0
-_PATIENCE_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 #: Where nobody can tell whether a file is still being written, it counts as whole when it did not change for so long.
 _SETTLED_SECONDS = 1.0
 #: Two changes of a directory within this time may leave the same mark on it.
 _TICK_SECONDS = 2.0
+#: A file whose counterpart is not there goes alone after so long.
+_TOGETHER_SECONDS = 60.0
 _MAX_FILES = 200
 _MAX_BYTES = 16 * 1024 * 1024
 
@@ -50,21 +55,55 @@ class Dropped(NamedTuple):
     inode: int = 0
 
 
+def _alone(name: str) -> str:
+    return name
+
+
+def _always(_names: Sequence[str]) -> bool:
+    return True
+
+
 class Rules(NamedTuple):
-    """`is_ours` tells files of the right kind by their ending, `check_name` raises Invalid for names that are unfit."""
+    """`is_ours` tells files of the right kind by their ending, `check_name` raises Invalid for names that are unfit.
+
+    Files of the same `unit` belong together; `is_complete` tells whether all of a unit are there.
+    """
 
     is_ours: Callable[[str], bool]
     check_name: Callable[[str], object]
     max_bytes: int
+    unit: Callable[[str], str] = _alone
+    is_complete: Callable[[Sequence[str]], bool] = _always
 
 
 REPORTS = Rules(report_files.is_report, report_files.node_of, report_files.MAX_FILE_BYTES)
-INVENTORIES = Rules(report_files.is_inventory, report_files.check_name, report_files.MAX_INVENTORY_BYTES)
+INVENTORIES = Rules(
+    report_files.is_inventory,
+    report_files.check_name,
+    report_files.MAX_INVENTORY_BYTES,
+    report_files.inventory_of,
+    report_files.has_signature,
+)
 
 
-#: Gets some files; returns when all are safe elsewhere, but for those that can never be.
-#: Raises Unavailable when it cannot be done now.
-Consume = Callable[[Sequence[Dropped]], Sequence[Rejection]]
+class Later(NamedTuple):
+    """A file, by its position in a batch, that could not be taken now, while others perhaps could."""
+
+    position: int
+    reason: str
+
+
+#: Gets some files; returns when all are safe elsewhere, but for those that can never be, or not now.
+#: Raises Unavailable when nothing can be done now.
+Consume = Callable[[Sequence[Dropped]], Sequence[Rejection | Later]]
+#: Called for a file that the consumer did not take for good, by its name.
+Rejected = Callable[[str, Rejection], None]
+
+
+class _Deferral(NamedTuple):
+    failures: int
+    #: monotonic
+    until: float
 
 
 class DropDirectory:
@@ -79,19 +118,26 @@ class DropDirectory:
         rules: Rules = REPORTS,
         retention_seconds: float = RETENTION_SECONDS,
         counters: Counters | None = None,
-        clock: Callable[[], float] = time.time,
+        rejected: Rejected | None = None,
+        max_files: int | None = None,
     ) -> None:
+        """`max_files` are handed over at a time. Without `rejected` those of them are counted as reports."""
         self.directory = directory
         self._failed = failed
         self._consume = consume
         self._rules = rules
         self._retention = retention_seconds
         self._counters = counters or Counters()
-        self._clock = clock
+        self._rejected = rejected or (lambda _, rejection: self._counters.report(rejection.kind))
+        self._max_files = max_files or _MAX_FILES
+        #: (name, inode) -> when it is tried again
+        self._deferred: dict[tuple[str, int], _Deferral] = {}
         #: files that are done, and that something keeps from being removed: (name, inode)
         self._stuck: set[tuple[str, int]] = set()
         self._seen = -1
         self._look_again = True
+        #: monotonic: something waits until then
+        self._next_look = float("inf")
 
     def run(self, stop: threading.Event) -> None:
         """Take files until told to stop; waits while another process does it."""
@@ -117,14 +163,14 @@ class DropDirectory:
                 log.warning("Files wait in %s: %s", self.directory, error, exc_info=None if known else error)
                 self._counters.failed_for_now()
                 self._look_again = True
-                longest = _PATIENCE_SECONDS[min(failures, len(_PATIENCE_SECONDS) - 1)]
-                stop.wait(longest * random.uniform(0.5, 1.0))  # noqa: S311  # so that relays do not come together
+                stop.wait(pauses.after(failures))
                 failures += 1
             stop.wait(_PAUSE_SECONDS)
 
     def look(self, stop: threading.Event | None = None) -> int:
         """Take every file that is whole now; how many. Raises Unavailable: what was not taken stays."""
         self._remember()
+        self._next_look = float("inf")
         taken = 0
         for batch in self._batches():
             taken += self._take(batch)
@@ -135,23 +181,27 @@ class DropDirectory:
 
     def expire(self) -> int:
         """Forget files, of whatever kind, that lie here or were set aside since longer than is kept; how many."""
-        before, old = self._clock() - self._retention, 0
+        before, old, ours = time.time() - self._retention, 0, 0
         for entry in self._entries():
             try:
                 if not entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < before:
                     Path(entry.path).unlink()
                     old += 1
+                    ours += self._rules.is_ours(entry.name)
             except FileNotFoundError:
                 continue
             except OSError as error:
                 log.warning("The old file %s cannot be removed: %s", entry.path, error.strerror)
+        if ours:
+            log.warning("%d files in %s were too old to be kept, and are gone.", ours, self.directory)
         return old + self._failed.expire(before)
 
     # -- what lies there ----------------------------------------------------------------
 
     def _changed(self) -> bool:
         """Whether there may be something to take; cheap, for it is asked all the time."""
-        return self._look_again or self.directory.stat().st_mtime_ns != self._seen
+        due = self._look_again or time.monotonic() >= self._next_look
+        return due or self.directory.stat().st_mtime_ns != self._seen
 
     def _remember(self) -> None:
         self._seen = self.directory.stat().st_mtime_ns
@@ -167,27 +217,66 @@ class DropDirectory:
         """All files that are whole, oldest name first, in portions."""
         batch: list[Dropped] = []
         size = 0
-        names = sorted(
-            entry.name
-            for entry in self._entries()
-            if self._rules.is_ours(entry.name)
-            and entry.is_file(follow_symlinks=False)
-            and (entry.name, entry.inode()) not in self._stuck
-        )
-        for name in names:
-            dropped = self._read(name)
-            if dropped is None:
-                continue
-            batch.append(dropped)
-            size += len(dropped.content)
-            if len(batch) >= _MAX_FILES or size >= _MAX_BYTES:
+        for unit in self._units():
+            dropped = self._read_all(unit)
+            if batch and len(batch) + len(dropped) > self._max_files:
+                yield batch
+                batch, size = [], 0
+            batch += dropped
+            size += sum(len(one.content) for one in dropped)
+            if len(batch) >= self._max_files or size >= _MAX_BYTES:
                 yield batch
                 batch, size = [], 0
         if batch:
             yield batch
 
-    def _read(self, name: str) -> Dropped | None:
-        """A file, if it is one and whole; what can be seen to be unfit is set aside."""
+    def _units(self) -> Iterator[list[str]]:
+        """The names of files that belong together, when their time has come; sorted."""
+        there: dict[str, list[tuple[str, int]]] = {}
+        for entry in sorted(self._entries(), key=lambda one: one.name):
+            if self._rules.is_ours(entry.name) and entry.is_file(follow_symlinks=False):
+                identity = (entry.name, entry.inode())
+                if identity not in self._stuck:
+                    there.setdefault(self._rules.unit(entry.name), []).append(identity)
+        if self._deferred:  # those that are gone need not be remembered
+            known = {one for unit in there.values() for one in unit}
+            self._deferred = {one: until for one, until in self._deferred.items() if one in known}
+        for unit in there.values():
+            names = [name for name, _ in unit]
+            if self._is_due(unit) and (self._rules.is_complete(names) or self._waited_enough(names)):
+                yield names
+
+    def _is_due(self, unit: Sequence[tuple[str, int]]) -> bool:
+        until = max((self._deferred[one].until for one in unit if one in self._deferred), default=0.0)
+        if until <= time.monotonic():
+            return True
+        self._next_look = min(self._next_look, until)
+        return False
+
+    def _waited_enough(self, names: Sequence[str]) -> bool:
+        """Whether what is to come with these files will hardly come any more."""
+        age = time.time() - max(_changed(self.directory / name) for name in names)
+        if age > _TOGETHER_SECONDS:
+            return True
+        self._next_look = min(self._next_look, time.monotonic() + _TOGETHER_SECONDS - max(0.0, age))
+        return False
+
+    def _read_all(self, names: Sequence[str]) -> list[Dropped]:
+        """Files that belong together, or nothing as long as one is not whole; what is unfit is set aside."""
+        found = []
+        for name in names:
+            dropped = self._read(name)
+            if isinstance(dropped, Rejection):
+                for one in names:
+                    self._refuse(one, dropped)
+                return []
+            if dropped is None:
+                return []
+            found.append(dropped)
+        return found
+
+    def _read(self, name: str) -> Dropped | Rejection | None:
+        """A file, if it is one and whole; why not, when it can be seen to be unfit."""
         try:
             descriptor = os.open(self.directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -205,8 +294,7 @@ class DropDirectory:
                 return None
             problem = self._problem(name, found.st_size)
             if problem:
-                self._refuse(name, Rejection(0, problem))
-                return None
+                return Rejection(0, problem)
             return Dropped(name, file.read(self._rules.max_bytes), found.st_mtime, found.st_ino)
 
     def _problem(self, name: str, size: int) -> str:
@@ -224,7 +312,7 @@ class DropDirectory:
     def _take(self, batch: Sequence[Dropped]) -> int:
         """Hand some files over; when that fails for a reason nobody foresaw, the one at fault is found by halving."""
         try:
-            rejected = {one.position: one for one in self._consume(batch)}
+            verdicts = {one.position: one for one in self._consume(batch)}
         except Unavailable:
             raise
         except Exception as error:
@@ -232,14 +320,33 @@ class DropDirectory:
                 middle = len(batch) // 2
                 return self._take(batch[:middle]) + self._take(batch[middle:])
             log.exception("The file %s cannot be taken", batch[0].name)
-            rejected = {0: Rejection(0, str(error) or type(error).__name__)}
+            verdicts = {0: Rejection(0, str(error) or type(error).__name__)}
         for position, dropped in enumerate(batch):
-            if position in rejected:
-                self._counters.report(rejected[position].kind)
-                self._refuse(dropped.name, rejected[position])
-            else:
-                self._remove(dropped)
-        return len(batch) - len(rejected)
+            self._settle(dropped, verdicts.get(position))
+        waiting = [one for one in verdicts.values() if isinstance(one, Later)]
+        if len(waiting) == len(batch):  # the next ones would hardly be luckier
+            raise Unavailable(waiting[0].reason)
+        if waiting:
+            self._counters.failed_for_now()
+        return len(batch) - len(verdicts)
+
+    def _settle(self, dropped: Dropped, verdict: Rejection | Later | None) -> None:
+        if isinstance(verdict, Later):
+            self._defer(dropped, verdict.reason)
+        elif verdict is not None:
+            self._rejected(dropped.name, verdict)
+            self._refuse(dropped.name, verdict)
+        else:
+            self._remove(dropped)
+
+    def _defer(self, dropped: Dropped, reason: str) -> None:
+        """Try a file again after a while, longer each time, so that it does not keep others waiting."""
+        identity = (dropped.name, dropped.inode)
+        failures = self._deferred[identity].failures if identity in self._deferred else 0
+        until = time.monotonic() + pauses.after(failures)
+        self._deferred[identity] = _Deferral(failures + 1, until)
+        self._next_look = min(self._next_look, until)
+        log.info("[%s] The file %s waits: %s", report_files.queue_id(dropped.name), dropped.name, reason)
 
     def _remove(self, dropped: Dropped) -> None:
         path = self.directory / dropped.name
@@ -260,6 +367,14 @@ class DropDirectory:
             self._failed.move(self.directory / name, rejection.reason, rejection.kind)
         except FileNotFoundError:
             return
+
+
+def _changed(path: Path) -> float:
+    """When a file was renamed or written last, whatever it says of itself, as Unix time; now, when it is gone."""
+    try:
+        return path.lstat().st_ctime
+    except FileNotFoundError:
+        return time.time()
 
 
 def _is_whole(descriptor: int, age: float) -> bool:

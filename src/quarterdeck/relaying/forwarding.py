@@ -8,7 +8,6 @@ the root takes for one. What it refuses for good is set aside with the reason, a
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from quarterdeck.core.errors import Invalid, Unavailable
 from quarterdeck.formats import agent, relay_documents
 from quarterdeck.formats.relay_documents import Taken
+from quarterdeck.relaying import pauses
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.links import Link, Told
 from quarterdeck.relaying.spool import Drain, Rejection
@@ -24,8 +24,6 @@ from quarterdeck.relaying.spool import Drain, Rejection
 log = logging.getLogger(__name__)
 
 BATCH_PARCELS = 500
-_FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 #: Answers to a batch that no other moment would make better: the batch itself is at fault.
 _FINAL = (400, 413)
@@ -49,16 +47,15 @@ class Forwarder:
             try:
                 carried = self._drain.once()
             except Unavailable as error:
-                pause = pause_after(failures)
                 if not failures:
                     log.warning("Reports wait here for the server above: %s", error.message)
+                stop.wait(pauses.after(failures))
                 failures += 1
-                stop.wait(pause)
             except Exception:
                 # Whatever it is, this thread must not end silently while the rest looks healthy.
                 log.exception("Reports could not be carried")
+                stop.wait(pauses.after(failures))
                 failures += 1
-                stop.wait(pause_after(failures))
             else:
                 if failures:
                     log.info("The server above takes reports again.")
@@ -96,9 +93,3 @@ def _taken(told: Told) -> Taken:
         return relay_documents.decode(told.body, Taken)
     except Invalid as error:  # somebody else answered in its place
         raise Unavailable(error.message) from error
-
-
-def pause_after(failures: int) -> float:
-    """Seconds until the next try: twice as long each time, and not all relays at once."""
-    longest = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 20), _LONGEST_PAUSE_SECONDS)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311  # nothing secret

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -82,6 +82,16 @@ class Quarantine:
             raise _gone(entry_id) from None
         return entry
 
+    def retry_all(self) -> list[Entry]:
+        """Put back all that lies there now; what that was. Raises Unavailable."""
+        tried = []
+        for place in self._places:
+            for entry in list(place.entries()):
+                with contextlib.suppress(FileNotFoundError):  # it went with another that it belongs to
+                    place.retry(entry)
+                tried.append(entry)
+        return tried
+
     def remove(self, entry_id: str) -> Entry:
         """Forget a thing. Raises NotFound."""
         place, entry = self._find(entry_id)
@@ -101,12 +111,21 @@ def _gone(entry_id: str) -> NotFound:
 
 
 class ReportFiles:
-    """Genuine agents' files of reports; tried again in the directory into which they are dropped."""
+    """Genuine agents' files of reports, or others; tried again in the directory into which they are dropped."""
 
-    def __init__(self, failed: FailedFiles, incoming: Path, *, name: str = "reports") -> None:
+    def __init__(
+        self,
+        failed: FailedFiles,
+        incoming: Path,
+        *,
+        name: str = "reports",
+        unit: Callable[[str], str] | None = None,
+    ) -> None:
+        """`unit` is the same for the names of files that belong together; without it none do."""
         self._failed = failed
         self._incoming = incoming
         self._name = name
+        self._unit = unit
 
     def entries(self) -> Iterator[Entry]:
         """What lies there."""
@@ -119,8 +138,46 @@ class ReportFiles:
             )
 
     def retry(self, entry: Entry) -> None:
-        """Drop it again. Raises FileNotFoundError."""
+        """Drop it again, and what belongs to it. Raises FileNotFoundError."""
+        self._incoming.mkdir(mode=0o770, parents=True, exist_ok=True)
         self._failed.release(entry.path.name, self._incoming / entry.name)
+        for name, called in self._beside(entry):
+            with contextlib.suppress(FileNotFoundError):  # somebody else was faster
+                self._failed.release(name, self._incoming / called)
+
+    def _beside(self, entry: Entry) -> Iterator[tuple[str, str]]:
+        """The files that belong to one: what they are called here, and were before."""
+        if self._unit is None:
+            return
+        for name in self._failed.names():
+            called = self._failed.reason(name).called(name)
+            if name != entry.path.name and self._unit(called) == self._unit(entry.name):
+                yield name, called
+
+    def remove(self, entry: Entry) -> None:
+        """Forget it."""
+        self._failed.remove(entry.path.name)
+
+
+class Parcels:
+    """What a relay could not pass on of its spool, as files; tried again at the end of that spool."""
+
+    def __init__(self, failed: FailedFiles, spool: Path, *, name: str = "parcels") -> None:
+        self._failed = failed
+        self._spool = spool
+        self._name = name
+
+    def entries(self) -> Iterator[Entry]:
+        """What lies there."""
+        for name in self._failed.names():
+            path, why = self._failed.directory / name, self._failed.reason(name)
+            size, at = _status(path)
+            yield Entry(_id(self._name, name), self._name, name, path, size, why.at or at, why.reason, why.kind)
+
+    def retry(self, entry: Entry) -> None:
+        """Append it to the spool. Raises FileNotFoundError, Unavailable."""
+        Spool(self._spool).append(entry.path.read_bytes())
+        self.remove(entry)
 
     def remove(self, entry: Entry) -> None:
         """Forget it."""
