@@ -51,7 +51,8 @@ def mount(
 
 def relay_routes(relay: RelayEdge) -> list[BaseRoute]:
     """Where the relay dialect answers."""
-    return [Mount(relay_paths.PREFIX, app=relay), Route(relay_paths.METRICS, endpoint=relay)]
+    mounts = [Mount(path, app=relay) for path in relay_paths.MOUNTS]
+    return [*mounts, *(Route(path, endpoint=relay) for path in relay_paths.ROUTES)]
 
 
 def intake_routes(intake: IntakeEdge) -> list[BaseRoute]:

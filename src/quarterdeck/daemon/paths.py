@@ -23,6 +23,11 @@ def shared_folder(config: Config) -> Path:
     return Path(config.relay.shared_folder) if config.relay.shared_folder else config.data / "shared-folder"
 
 
+def share(config: Config) -> Path:
+    """The directory with files of single nodes, and with `common` ones."""
+    return config.data / "share"
+
+
 def report_spool(config: Config) -> Path:
     """Where reports wait between their acknowledgement and the database."""
     return config.data / "spool" / "reports"

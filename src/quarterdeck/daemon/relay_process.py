@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -28,7 +27,7 @@ from quarterdeck.daemon import connections, enrolment_lines, places, proxies, se
 from quarterdeck.daemon.config import Config
 from quarterdeck.dialects.native import relayed_agents
 from quarterdeck.dialects.native.relayed_agents import RelayedAgents, RelayedEdge
-from quarterdeck.dialects.relay import callers, version
+from quarterdeck.dialects.relay import callers, policies, version
 from quarterdeck.dialects.relay.callers import Door
 from quarterdeck.dialects.relay.dialect import RelayDialect, RelayEdge
 from quarterdeck.dialects.relay.parts import Parts
@@ -44,13 +43,17 @@ from quarterdeck.relaying.forwarding import Forwarder
 from quarterdeck.relaying.links import Link, Signer, Times
 from quarterdeck.relaying.metrics import Metrics
 from quarterdeck.relaying.mirror import Mirror
+from quarterdeck.relaying.node_commands import NodeCommands
 from quarterdeck.relaying.nodes_list import NodesList
+from quarterdeck.relaying.policy_files import PolicyFiles
 from quarterdeck.relaying.remote_run_hops import RemoteRunHops
 from quarterdeck.relaying.remote_runs import RemoteRuns
 from quarterdeck.relaying.shared_file_hops import Hops
 from quarterdeck.relaying.shared_files import SharedFiles
+from quarterdeck.relaying.shared_folder import SharedFolder
 from quarterdeck.relaying.spool import Spool
 from quarterdeck.relaying.waiting_agents import WaitingAgents
+from quarterdeck.relaying.waiting_commands import WaitingCommands
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +92,7 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
         known = _identity(config)
         kept = tls.initialise_relay(config.data, config.public_url, datetime.now(UTC), known.key)
         relay = assemble(config, known)
-        server = _Server(
+        server = connections.Server(
             uvicorn.Config(
                 proxies.Proxied(relay.application, config.trusted_proxies, config.relay.certificate_header),
                 http=connections.ConnectionProtocol,
@@ -102,9 +105,9 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
                 ssl_keyfile=str(kept.server_key),
                 ssl_certfile=str(kept.server_certificate),
                 ssl_ciphers=serving.CIPHERS,
-            )
+            ),
+            relay.application.state.let_go,  # agents that wait would keep it until it loses patience
         )
-        server.let_go = relay.application.state.let_go
         renewal = threading.Thread(target=_renew, args=(config, known, server), name="renewal", daemon=True)
         renewal.start()
         say(_banner(config, known, kept))
@@ -114,16 +117,6 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
         with relay.working():
             server.run(sockets=[listener])
         return 0 if server.started else 1
-
-
-class _Server(uvicorn.Server):
-    """Agents that wait are let go first, or they would keep it until it loses patience."""
-
-    let_go: Callable[[], None]
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.let_go()
-        await super().shutdown(sockets)
 
 
 def _identity(config: Config) -> Identity:
@@ -231,6 +224,7 @@ def assemble(config: Config, known: Identity) -> Relay:
         spool=Spool(spool),
         addresses=addresses,
         waiting_agents=WaitingAgents(),
+        waiting_commands=WaitingCommands(),
     )
     runs = RemoteRuns(
         nodes=nodes,
@@ -238,9 +232,19 @@ def assemble(config: Config, known: Identity) -> Relay:
         hop=RemoteRunHops(addresses=addresses, signer=signer),
         enabled=config.relay.remote_run,
     )
+    commands = NodeCommands(
+        nodes=nodes,
+        agents=agents.waiting_commands,
+        others=agents.waiting_agents,
+        addresses=addresses,
+        signer=signer,
+    )
     hops = Hops(nodes, addresses, signer, up(_NODE_PATIENCE_SECONDS * 3))
     files = SharedFiles(data / "shared-files", nodes, hops.pass_on)
-    relay = _relay_edge(config, folder, files, metrics, mirror, runs)
+    share = data / "share"
+    share.mkdir(mode=0o700, exist_ok=True)
+    own = PolicyFiles(share=SharedFolder(share), signed=agents.policies.fetch, key=known.policy_key)
+    relay = _relay_edge(config, folder, files, own, metrics, mirror, runs, commands)
     return Relay(
         application=_application(config, relay, agents, runs),
         mirror=mirror,
@@ -260,7 +264,14 @@ def _counting(metrics: Metrics) -> Callable[[int, int, float], None]:
 
 
 def _relay_edge(
-    config: Config, folder: FolderCopy, files: SharedFiles, metrics: Metrics, mirror: Mirror, runs: RemoteRuns
+    config: Config,
+    folder: FolderCopy,
+    files: SharedFiles,
+    own: PolicyFiles,
+    metrics: Metrics,
+    mirror: Mirror,
+    runs: RemoteRuns,
+    commands: NodeCommands,
 ) -> RelayEdge:
     bodies = config.data / "spool" / "bodies"
     bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -268,6 +279,7 @@ def _relay_edge(
         nodes=runs.nodes,
         folder=folder.folder,
         files=files,
+        policies=own,
         metrics=metrics,
         door=Door(
             nodes=runs.nodes,
@@ -278,12 +290,14 @@ def _relay_edge(
         checks={"configuration": lambda: settings.check_file(config.data / settings.FILE_NAME)},
         reloads=(mirror.wake,),
         remote_runs=runs,
+        commands=commands,
     )
     return RelayEdge(
         grammar=RelayDialect(max_body=config.relay.shared_file_bytes),
         parts=parts,
         prefix=version.PREFIX,
         threads=anyio.CapacityLimiter(config.threads),
+        turns={policies.LINE: anyio.CapacityLimiter(_WAITING_THREADS)},
         body_directory=bodies,
     )
 
@@ -303,12 +317,17 @@ def _application(config: Config, relay: RelayEdge, agents: relayed_agents.Parts,
             yield
 
     routes = [
-        Mount(version.PREFIX, app=relay),
-        Route(version.METRICS, endpoint=relay),
+        *(Mount(path, app=relay) for path in version.MOUNTS),
+        *(Route(path, endpoint=relay) for path in version.ROUTES),
         Mount(relayed_agents.PREFIX, app=edge),
     ]
     served = Starlette(routes=routes, lifespan=lifespan)
-    served.state.let_go = runs.agents.let_go
+
+    def let_go() -> None:
+        runs.agents.let_go()
+        agents.waiting_commands.let_go()
+
+    served.state.let_go = let_go
     return served
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -13,7 +14,9 @@ import anyio
 
 from quarterdeck.core import accounts
 from quarterdeck.core.accounts import SYSTEM
-from quarterdeck.core.ids import ROOT
+from quarterdeck.core.agent_requests import NotAccepted
+from quarterdeck.core.ids import ROOT, NodeId
+from quarterdeck.core.relays import Topology
 from quarterdeck.daemon import config as settings
 from quarterdeck.daemon import paths as directories
 from quarterdeck.daemon.config import Config
@@ -30,12 +33,15 @@ from quarterdeck.engine.run_logs import FAILED, INCOMING
 from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying import counters
 from quarterdeck.relaying.addresses import Addresses
+from quarterdeck.relaying.copies import PolicyCopy
 from quarterdeck.relaying.drop_directory import INVENTORIES, REPORTS, Rules
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.folder_trees import FolderTree
 from quarterdeck.relaying.links import Signer
 from quarterdeck.relaying.metrics import Metrics
+from quarterdeck.relaying.node_commands import NodeCommands
 from quarterdeck.relaying.nodes_list import Listing, NodesList
+from quarterdeck.relaying.policy_files import PolicyFiles
 from quarterdeck.relaying.quarantine import Inventories, Quarantine, Records, ReportFiles
 from quarterdeck.relaying.remote_run_hops import RemoteRunHops
 from quarterdeck.relaying.remote_runs import RemoteRuns
@@ -45,7 +51,8 @@ from quarterdeck.relaying.shared_folder import SharedFolder
 from quarterdeck.relaying.spool import Spool
 from quarterdeck.relaying.uploads import Uploads
 from quarterdeck.relaying.waiting_agents import WaitingAgents
-from quarterdeck.services import relays, system
+from quarterdeck.relaying.waiting_commands import WaitingCommands
+from quarterdeck.services import agent_policies, relays, system
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Database, Provenance
 from quarterdeck.web import auth
@@ -63,10 +70,11 @@ def root(
     key: SigningKey | None = None,
     addresses: Addresses | None = None,
     agents: WaitingAgents | None = None,
+    commands: WaitingCommands | None = None,
 ) -> RelayEdge:
     """The relay API of the root server. Without a key and addresses it reaches no relays below it."""
     bodies, folder = config.data / "spool" / "bodies", directories.shared_folder(config)
-    for directory in (bodies, folder):
+    for directory in (bodies, folder, directories.share(config)):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
@@ -86,8 +94,17 @@ def root(
         with look() as ctx:
             system.check_database(ctx)
 
+    def signed_policy(node: NodeId) -> PolicyCopy:
+        if key is None:
+            raise NotAccepted("This server signs no policies.")
+        with look() as ctx:
+            offer = agent_policies.offer(ctx, key, node, known_id="")
+            ctx.store.commit()  # a signature that was made now
+        return PolicyCopy(offer.config_id, base64.b64encode(offer.signature).decode(), offer.body or b"")
+
     nodes = NodesList(listing, fresh_seconds=_FRESH_SECONDS)
-    pass_on, hop = None, None
+    pass_on, hop, signer = None, None, None
+    waiting = agents or WaitingAgents()
     if key is not None and addresses is not None:
         signer = Signer(node=ROOT, key=key)
         pass_on = Hops(nodes, addresses, signer).pass_on
@@ -96,6 +113,11 @@ def root(
         nodes=nodes,
         folder=SharedFolder(folder),
         files=SharedFiles(config.data / "shared-files", nodes, pass_on),
+        policies=PolicyFiles(
+            share=SharedFolder(directories.share(config)),
+            signed=signed_policy,
+            key=key.public_pem if key is not None else "",
+        ),
         metrics=Metrics(
             nodes,
             {"reports": directories.report_spool(config), "run-logs": directories.reports_directory(config) / INCOMING},
@@ -106,12 +128,16 @@ def root(
             networks=callers.networks(config.relay.allowed_networks),
             authorize=authorize,
             certificate_header=config.relay.certificate_header.lower(),
+            own=_own(key),
         ),
         checks={
             "database": check_database,
             "configuration": lambda: settings.check_file(config.data / settings.FILE_NAME),
         },
-        remote_runs=RemoteRuns(nodes=nodes, agents=agents or WaitingAgents(), hop=hop, enabled=config.relay.remote_run),
+        remote_runs=RemoteRuns(nodes=nodes, agents=waiting, hop=hop, enabled=config.relay.remote_run),
+        commands=NodeCommands(
+            nodes=nodes, agents=commands or WaitingCommands(), others=waiting, addresses=addresses, signer=signer
+        ),
     )
     return RelayEdge(
         grammar=RelayDialect(max_body=config.relay.shared_file_bytes),
@@ -120,6 +146,13 @@ def root(
         threads=anyio.CapacityLimiter(config.threads),
         body_directory=bodies,
     )
+
+
+def _own(key: SigningKey | None) -> NodesList:
+    """What this server's own workers prove themselves with; without a key nobody can."""
+    keys = {} if key is None else {ROOT: (key.public_pem,)}
+    listing = Listing(topology=Topology(ROOT, {}), keys=keys, server=None if key is None else ROOT)
+    return NodesList(lambda: listing)
 
 
 def intake(config: Config, door: Door) -> IntakeEdge:

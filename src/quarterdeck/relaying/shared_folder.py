@@ -36,8 +36,8 @@ class OpenedFile:
     descriptor: int
     size: int
     modified_ns: int
-    #: device, inode
-    identity: tuple[int, int]
+    #: device, inode, and when anything of it changed, in ns: whoever sets the time of change does not set that
+    identity: tuple[int, int, int]
     name: str
 
     def close(self) -> None:
@@ -66,8 +66,11 @@ class SharedFolder:
         self._hashing: dict[tuple[object, ...], threading.Lock] = {}
         self._lock = threading.Lock()
 
-    def open(self, parts: tuple[str, ...]) -> OpenedFile:
-        """A file below the directory. Raises NotFound, and NotAFile for what is there and cannot be given."""
+    def open(self, parts: tuple[str, ...], *, within: int = 0) -> OpenedFile:
+        """A file below the directory. Raises NotFound, and NotAFile for what is there and cannot be given.
+
+        No link leads out of the directory, nor out of the one below it that the first `within` segments name.
+        """
         root = self.root  # once: a mirror moves on to another
         path = root.joinpath(*parts)
         try:
@@ -78,16 +81,16 @@ class SharedFolder:
         except OSError as error:
             raise NotAFile(f"The file cannot be read: {error.strerror}.", detail=str(error)) from error
         try:
-            return self._checked(descriptor, path.name, root)
+            return self._checked(descriptor, path.name, root.resolve().joinpath(*parts[:within]))
         except BaseException:
             os.close(descriptor)
             raise
 
-    def _checked(self, descriptor: int, name: str, root: Path) -> OpenedFile:
+    def _checked(self, descriptor: int, name: str, inside: Path) -> OpenedFile:
         # Where the file really is, asked after it was opened: nobody can put a link in between.
         really = Path(f"/proc/self/fd/{descriptor}").readlink()
-        if not really.is_relative_to(root.resolve()):
-            raise NotFound("There is no such file.", detail=f"{really} is outside of the shared folder")
+        if not really.is_relative_to(inside):
+            raise NotFound("There is no such file.", detail=f"{really} is outside of {inside}")
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise NotAFile("This is not a file.")
@@ -95,7 +98,7 @@ class SharedFolder:
             descriptor=descriptor,
             size=status.st_size,
             modified_ns=status.st_mtime_ns,
-            identity=(status.st_dev, status.st_ino),
+            identity=(status.st_dev, status.st_ino, status.st_ctime_ns),
             name=name,
         )
 
@@ -121,7 +124,7 @@ class SharedFolder:
                     if (found := self._remembered(key)) is not None:
                         return found
                 made = _digest(file, algorithm)
-                if time.time() - file.modified_ns / 10**9 > _SETTLING_SECONDS:
+                if time.time() - max(file.modified_ns, file.identity[-1]) / 10**9 > _SETTLING_SECONDS:
                     self._remember(key, made)
                 return made
         finally:

@@ -39,8 +39,11 @@ async def _write(send: Send, answer: Answer, request: Request, receive: Receive)
     if length is not None and answer.status not in _WITHOUT_LENGTH:
         headers.append((b"Content-Length", str(length).encode()))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    if request.method == "HEAD" and length is not None:
+        await send({"type": "http.response.body", "body": b""})
+        return
     if isinstance(answer.body, bytes):
-        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else answer.body})
+        await send({"type": "http.response.body", "body": answer.body})
         return
     async with anyio.create_task_group() as group:
         # Whoever has nothing to send for long would never find out that nobody reads any more.

@@ -22,14 +22,17 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from tests.agents import Agent
 
+from quarterdeck.core.agent_requests import NotAccepted
 from quarterdeck.core.ids import NodeId
 from quarterdeck.daemon.http import relay_routes
 from quarterdeck.dialects.relay import callers
 from quarterdeck.dialects.relay.callers import Door
 from quarterdeck.dialects.relay.dialect import RelayDialect, RelayEdge
 from quarterdeck.dialects.relay.parts import Check, Parts
+from quarterdeck.relaying.copies import PolicyCopy
 from quarterdeck.relaying.metrics import Metrics
 from quarterdeck.relaying.nodes_list import ListFiles, NodesList
+from quarterdeck.relaying.policy_files import PolicyFiles
 from quarterdeck.relaying.shared_files import Pass, SharedFiles
 from quarterdeck.relaying.shared_folder import SharedFolder
 
@@ -43,6 +46,7 @@ API = "/rudder/relay-api/1"
 NETWORK = "192.0.2.0/24"
 INSIDE, OUTSIDE, LOOPBACK = "192.0.2.7", "198.51.100.7", "127.0.0.1"
 UPSTREAM = "203.0.113.1"
+POLICY_KEY = "-----BEGIN PUBLIC KEY-----\nTUlJQg==\n-----END PUBLIC KEY-----\n"
 
 
 def listed(one: Agent, policy_server: str, key_hash: str | None = None) -> dict[str, str]:
@@ -148,6 +152,11 @@ class Relay:
 Make = Callable[..., Relay]
 
 
+def unsigned(node: NodeId) -> PolicyCopy:
+    """No node has a policy."""
+    raise NotAccepted("This node has no policy yet.")
+
+
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     """Makes relays; each has a directory of its own."""
@@ -164,9 +173,10 @@ def make(tmp_path: Path) -> Iterator[Make]:
             checks: Mapping[str, Check] | None = None,
             authorize: callers.Authorize | None = None,
             max_body: int = 1024 * 1024,
+            signed: Callable[[NodeId], PolicyCopy] | None = None,
         ) -> Relay:
             directory = tmp_path / me
-            for name in ("folder", "bodies", "queue"):
+            for name in ("folder", "bodies", "queue", "share"):
                 (directory / name).mkdir(parents=True)
             (directory / "nodeslist.json").write_text(json.dumps(list_of_root() if document is None else document))
             (directory / "certs.pem").write_text("".join(one.certificate for one in (NEAR, FAR, RELAY)))
@@ -177,6 +187,9 @@ def make(tmp_path: Path) -> Iterator[Make]:
                 nodes=nodes,
                 folder=SharedFolder(directory / "folder"),
                 files=SharedFiles(directory / "files", nodes, pass_on, **clocked),
+                policies=PolicyFiles(
+                    share=SharedFolder(directory / "share"), signed=signed or unsigned, key=POLICY_KEY
+                ),
                 metrics=Metrics(nodes, {"reports": directory / "queue"}),
                 door=Door(
                     nodes=nodes,

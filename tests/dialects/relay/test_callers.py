@@ -12,7 +12,15 @@ from quarterdeck.dialects.relay.chapters import OPERATIONS
 from quarterdeck.web.operation import Operation
 
 #: Who proves nothing gets this far.
-OPEN_TO = {"host": {LOOPBACK}, "upstream": {LOOPBACK}, "nodes": {LOOPBACK, INSIDE}, "proven": set[str]()}
+OPEN_TO = {
+    "host": {LOOPBACK},
+    "upstream": {LOOPBACK},
+    "nodes": {LOOPBACK, INSIDE},
+    "proven": set[str](),
+    "anyone": {LOOPBACK, INSIDE},
+}
+#: What anybody may know.
+FOR_EVERYBODY = {"getUuid", "headUuid"}
 BY_NAME = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.name)
 
 
@@ -23,8 +31,8 @@ def ask(relay: Relay, operation: Operation, address: str) -> int:
 
 
 @BY_NAME
-def test_strangers_from_elsewhere_may_call_nothing(operation: Operation, root: Relay) -> None:
-    assert ask(root, operation, OUTSIDE) == 403
+def test_strangers_from_elsewhere_may_call_nothing_but_what_anybody_may_know(operation: Operation, root: Relay) -> None:
+    assert ask(root, operation, OUTSIDE) == (200 if operation.name in FOR_EVERYBODY else 403)
 
 
 @BY_NAME
@@ -36,4 +44,4 @@ def test_addresses_open_what_the_row_says(operation: Operation, root: Relay) -> 
 
 def test_rights_stand_on_what_is_not_for_nodes() -> None:
     for one in OPERATIONS:
-        assert (one.right is not None) == (one.options["callers"] not in ("nodes", "proven")), one.name
+        assert (one.right is not None) == (one.options["callers"] in ("host", "upstream")), one.name

@@ -38,6 +38,10 @@ _FORWARDED = ("x-forwarded-for", "forwarded", "x-real-ip")
 _SIGNED = (agent.HEADER_NODE, agent.HEADER_TIME, agent.HEADER_NONCE, agent.HEADER_SIGNATURE)
 
 
+class UnknownCertificate(Forbidden):
+    """The client shows a certificate that is no node's here, which proves nothing."""
+
+
 class Callers(enum.StrEnum):
     """Whom an operation is for; stands on its row."""
 
@@ -45,10 +49,14 @@ class Callers(enum.StrEnum):
     HOST = "host"
     #: those, and the policy server above this relay
     UPSTREAM = "upstream"
+    #: the policy server above this relay alone, by its signature; on the root, its own workers
+    SERVER = "server"
     #: nodes from allowed networks, or that prove who they are
     NODES = "nodes"
     #: nodes from allowed networks that prove who they are
     PROVEN = "proven"
+    #: everybody
+    ANYONE = "anyone"
 
 
 #: Rows that are not for nodes.
@@ -86,6 +94,12 @@ class Door:
     def glance(self, operation: Operation, request: Request) -> None:
         """Refuse whom nothing can help, before anybody reads what they send. Raises Forbidden, Unauthenticated."""
         callers = operation.options["callers"]
+        if callers == Callers.ANYONE:
+            return
+        if callers == Callers.SERVER:
+            if not self._claims_server(callers, request):
+                raise Forbidden("This is for the server above.")
+            return
         if callers in _UNASKED:
             if not (self._needs_no_token(callers, request) or self._claims_server(callers, request) or _token(request)):
                 raise Forbidden("This is for this machine, or for holders of a token.")
@@ -96,14 +110,19 @@ class Door:
         """Who calls, when they may call this. Raises Forbidden, Unauthenticated, Invalid."""
         self.glance(operation, request)
         callers = operation.options["callers"]
+        if callers == Callers.ANYONE:
+            return self._caller(request, None)
+        if callers == Callers.SERVER:
+            return self._caller(request, self.server_gate.admit(_signed(request)))
         if callers in _UNASKED:
             if self._claims_server(callers, request):
                 return self._caller(request, self._proven(request))
             if not self._needs_no_token(callers, request):
                 self._require_right(request, operation.right or "")
             return self._caller(request, None)
-        node = self._proven(request)
-        if node is None and (callers == Callers.PROVEN or not self._is_allowed(request)):
+        need = callers == Callers.PROVEN or not self._is_allowed(request)
+        node = self._proven(request) if need else self._proven_if_it_can_be(request)
+        if node is None and need:
             raise Forbidden("This is for nodes that prove who they are.")
         return self._caller(request, node)
 
@@ -112,9 +131,10 @@ class Door:
 
     def _claims_server(self, callers: Callers, request: Request) -> bool:
         """Whether the server above signs this, or somebody who says to be it."""
-        if callers != Callers.UPSTREAM or not _claims_to_sign(request):
+        if callers not in (Callers.UPSTREAM, Callers.SERVER) or not _claims_to_sign(request):
             return False
-        return request.headers.get(agent.HEADER_NODE.lower(), "") == self._server()
+        listing = (self.own if self.own and callers == Callers.SERVER else self.nodes).current()
+        return request.headers.get(agent.HEADER_NODE.lower(), "") == listing.server
 
     def _caller(self, request: Request, node: NodeId | None) -> Caller:
         upstream = request.client in self.upstream or (node is not None and node == self._server())
@@ -144,18 +164,26 @@ class Door:
     def _proven(self, request: Request) -> NodeId | None:
         if _claims_to_sign(request):
             return self.gate.admit(_signed(request))
-        text = request.headers.get(self.certificate_header, "")
-        return self._certified(text) if text not in _NO_CERTIFICATE else None
+        if not shows_certificate(request, self.certificate_header):
+            return None
+        return self._certified(request.headers[self.certificate_header])
+
+    def _proven_if_it_can_be(self, request: Request) -> NodeId | None:
+        """The same where no proof is needed: nodes that are not accepted yet show certificates, too."""
+        try:
+            return self._proven(request)
+        except UnknownCertificate:
+            return None
 
     def _certified(self, text: str) -> NodeId:
-        """The node whose certificate this is. Raises Forbidden unless the key in it is known to be the node's."""
+        """The node whose certificate this is. Raises UnknownCertificate unless the key in it is known as the node's."""
         try:
             certificate = x509.load_pem_x509_certificate(_unwrapped(text).encode())
             node, public = nodes_list.certified_node(certificate), nodes_list.public_key_of(certificate)
         except ValueError as error:
-            raise Forbidden("The client certificate cannot be read.", detail=str(error)) from error
+            raise UnknownCertificate("The client certificate cannot be read.", detail=str(error)) from error
         if node is None or not self.nodes.current().is_key_of(node, public):
-            raise Forbidden("The client certificate is no node's of this server.", detail=f"its UID is {node}")
+            raise UnknownCertificate("The client certificate is no node's of this server.", detail=f"its UID is {node}")
         return node
 
 
@@ -187,6 +215,11 @@ def _token(request: Request) -> str:
     if bearer.lower().startswith(_BEARER):
         return bearer[len(_BEARER) :].strip()
     return request.headers.get(TOKEN_HEADER, "")
+
+
+def shows_certificate(request: Request, header: str) -> bool:
+    """Whether a trusted proxy has passed on a client certificate, whosesoever."""
+    return request.headers.get(header, "") not in _NO_CERTIFICATE
 
 
 def _claims_to_sign(request: Request) -> bool:

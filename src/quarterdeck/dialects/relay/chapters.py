@@ -3,7 +3,14 @@
 
 from __future__ import annotations
 
-from quarterdeck.dialects.relay import not_yet, remote_runs, shared_files, shared_folder, system
+from quarterdeck.dialects.relay import node_commands, policies, remote_runs, shared_files, shared_folder, system
 
-SECTIONS = (system.section, shared_folder.section, shared_files.section, remote_runs.section, not_yet.section)
+SECTIONS = (
+    system.section,
+    shared_folder.section,
+    shared_files.section,
+    remote_runs.section,
+    node_commands.section,
+    policies.section,
+)
 OPERATIONS = tuple(operation for section in SECTIONS for operation in section.operations)

@@ -13,8 +13,9 @@ from quarterdeck.web.edges import Edge
 from quarterdeck.web.operation import Answer, Operation, Reply, Request
 from quarterdeck.web.router import Match, Router
 
-#: Chapters whose path goes on behind their first segment, slashes and all.
-_TAILS = frozenset({"shared-folder", "shared-folder-tree"})
+#: Places whose path goes on behind so many segments, slashes and all: below the prefix, and beside it.
+_TAILS = {"shared-folder": 1, "shared-folder-tree": 1}
+_TAILS_BESIDE = {"common": 1, "policies": 2}
 MAX_SHARED_FILE = 50 * 1024 * 1024
 
 
@@ -27,11 +28,10 @@ class RelayDialect:
 
     def locate(self, request: Request, segments: tuple[str, ...]) -> Match:
         request.version = int(version.VERSION)
-        path = version.segments(request.target)
-        if path and path[0] in _TAILS:
-            path = (path[0], "/".join(path[1:]))
+        path, beside = version.segments(request.target), version.is_beside(request.target)
+        if path and (kept := (_TAILS_BESIDE if beside else _TAILS).get(path[0])):
+            path = (*path[:kept], "/".join(path[kept:]))
         match = self.router.find(request.method, path) if path else None
-        beside = request.target.partition("?")[0] == version.METRICS
         if match is None or bool(match.operation.options.get("beside")) != beside:
             raise NotFound("There is no such operation.")
         return match

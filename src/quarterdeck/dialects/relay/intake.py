@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where agents put reports and inventories: PUT by name with basic authentication, as peers' web servers take them.
+"""Where agents put reports and inventories: PUT by name with basic authentication or a client certificate, as peers'
+web servers take them.
 
 Beside the relay API and not in its reference: it has paths of its own and knows one method. What becomes of the files
 is for those who watch the directories.
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from quarterdeck.core.errors import NotFound, QuarterdeckError, Unauthenticated
-from quarterdeck.dialects.relay import envelope
+from quarterdeck.dialects.relay import callers, envelope
 from quarterdeck.dialects.relay.callers import Callers, Door
 from quarterdeck.formats import report_files
 from quarterdeck.relaying import uploads
@@ -36,7 +37,10 @@ section = Section("Intake", {"callers": Callers.NODES})
 
 @dataclass(frozen=True, kw_only=True)
 class Inlet:
-    """One path: where its files go, and who may put them there. Without a password nobody may."""
+    """One path: where its files go, and who may put them there besides nodes that prove who they are.
+
+    Without a password nobody may.
+    """
 
     uploads: Uploads
     user: str
@@ -103,22 +107,29 @@ class IntakeEdge(Edge):
     def glance(self, operation: Operation, request: Request) -> None:
         """Refuse strangers before they send anything."""
         self.door.glance(operation, request)
-        self._inlet(request)
+        inlet = self._inlet(request)
+        if not callers.shows_certificate(request, self.door.certificate_header):
+            _require_password(inlet, request)
 
     def work(self, operation: Operation, request: Request) -> Reply | Answer:
         """Let the caller in, and take what they bring."""
-        self.door.admit(operation, request)
-        reply: Reply | Answer = operation.handler(self._inlet(request), request)
+        inlet = self._inlet(request)
+        if self.door.admit(operation, request).node is None:
+            _require_password(inlet, request)
+        reply: Reply | Answer = operation.handler(inlet, request)
         return reply
 
     def _inlet(self, request: Request) -> Inlet:
-        """The place asked for. Raises NotFound, and Unauthenticated without its password."""
+        """The place asked for. Raises NotFound."""
         inlet = self.inlets.get(_path(request))
         if inlet is None:
             raise NotFound("There is no such place.")
-        if not uploads.is_let_in(request.headers.get("authorization", ""), inlet.user, inlet.password):
-            raise Unauthenticated("This takes a user and a password.")
         return inlet
+
+
+def _require_password(inlet: Inlet, request: Request) -> None:
+    if not uploads.is_let_in(request.headers.get("authorization", ""), inlet.user, inlet.password):
+        raise Unauthenticated("This takes a user and a password.")
 
 
 def _path(request: Request) -> str:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from quarterdeck.dialects.relay.callers import Caller, Door
 from quarterdeck.relaying.metrics import Metrics
+from quarterdeck.relaying.node_commands import NodeCommands
 from quarterdeck.relaying.nodes_list import NodesList
+from quarterdeck.relaying.policy_files import PolicyFiles
 from quarterdeck.relaying.remote_runs import RemoteRuns
 from quarterdeck.relaying.shared_files import SharedFiles
 from quarterdeck.relaying.shared_folder import SharedFolder
@@ -24,12 +26,15 @@ class Parts:
     nodes: NodesList
     folder: SharedFolder
     files: SharedFiles
+    policies: PolicyFiles
     metrics: Metrics
     door: Door
     checks: Mapping[str, Check] = field(default_factory=dict)
     reloads: tuple[Callable[[], None], ...] = ()
     #: None where nobody can be asked to run
     remote_runs: RemoteRuns | None = None
+    #: None where nodes carry out no commands
+    commands: NodeCommands | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of one node each, and files for all nodes, below a share directory that a site fills by itself.
+
+Where it put no archive of a node's policy there, one is made of the policy as the root signed it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from quarterdeck.core.agent_requests import NotAccepted
+from quarterdeck.core.errors import NotFound
+from quarterdeck.core.ids import NodeId
+from quarterdeck.formats import policy_archives
+from quarterdeck.relaying import shared_folder
+from quarterdeck.relaying.copies import PolicyCopy
+from quarterdeck.relaying.shared_folder import NotAFile, SharedFolder
+
+#: The directory of the files for all nodes.
+COMMON = "common"
+#: Below a node's directory, the archive that is made where there is none.
+ARCHIVE = "rules/dsc/rudder.zip"
+
+_DIRECTORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_HASH = "sha256"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenFile:
+    """An open file; whoever has it closes `descriptor`. `tag` is the same as long as the content is."""
+
+    descriptor: int
+    size: int
+    name: str
+    tag: str
+    #: None for what was made just now
+    modified_ns: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyFiles:
+    """The share directory of one server. Safe for threads.
+
+    `signed` gives the present policy of a node and raises NotAccepted when there is none; `key` (PEM) is what its
+    signature is checked with.
+    """
+
+    share: SharedFolder
+    signed: Callable[[NodeId], PolicyCopy]
+    key: str
+
+    def open(self, node: NodeId, path: str) -> GivenFile:
+        """A file of a node by its decoded path. Raises NotFound, Invalid, and what `signed` raises."""
+        parts = shared_folder.segments(path)
+        try:
+            return self._opened(node, parts)
+        except NotFound:
+            if "/".join(parts) != ARCHIVE:
+                raise
+        return self._made(node)
+
+    def open_common(self, path: str) -> GivenFile:
+        """A file for all nodes by its decoded path. Raises NotFound, Invalid."""
+        return self._opened(COMMON, shared_folder.segments(path))
+
+    def _opened(self, directory: str, parts: tuple[str, ...]) -> GivenFile:
+        if not _DIRECTORY.fullmatch(directory):
+            raise NotFound("There is no such file.")
+        try:
+            file = self.share.open((directory, *parts), within=1)
+        except NotAFile as error:
+            raise NotFound("There is no such file.", detail=error.message) from error
+        try:
+            tag = self.share.digest(file, _HASH).hex()
+        except BaseException:
+            file.close()
+            raise
+        return GivenFile(
+            descriptor=file.descriptor, size=file.size, name=file.name, tag=tag, modified_ns=file.modified_ns
+        )
+
+    def _made(self, node: NodeId) -> GivenFile:
+        try:
+            policy = self.signed(node)
+        except NotAccepted as error:
+            raise NotFound(error.message) from error
+        packed = policy_archives.pack(policy.body, policy.signature, self.key)
+        descriptor = os.memfd_create("policy", os.MFD_CLOEXEC)
+        try:
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                file.write(packed)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        tag = hashlib.new(_HASH, packed).hexdigest()
+        return GivenFile(descriptor=descriptor, size=len(packed), name=ARCHIVE.rpartition("/")[2], tag=tag)
