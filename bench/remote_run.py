@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import multiprocessing
+import ssl
 import statistics
 import tempfile
 import time
@@ -133,16 +134,21 @@ def living(url: str, nodes: list[Agent]) -> Iterator[None]:
 
 
 def enroll(server: Server, count: int) -> list[Agent]:
-    """So many nodes, accepted and known to the relay."""
+    """So many nodes, accepted and known to the relay that the server is."""
+    nodes = enroll_at(server, str(server.client.base_url), True, count)
+    server.client.post("/rudder/relay-api/1/system/reload").raise_for_status()
+    return nodes
+
+
+def enroll_at(server: Server, url: str, trusted: ssl.SSLContext | bool, count: int) -> list[Agent]:
+    """So many nodes, enrolled through whoever answers there, and accepted."""
     made = server.native("POST", "/enrolment-tokens", {"name": "bench", "accept": True})
     nodes = [Agent(node=str(uuid.uuid4()), hostname=f"node{number:05d}") for number in range(count)]
-    for one in nodes:
-        body = agent.canonical(one.enrolment(made["token"]))
-        answer = server.client.post(
-            agent.PATH_ENROLL, content=body, headers=one.headers("POST", agent.PATH_ENROLL, body)
-        )
-        answer.raise_for_status()
-    server.client.post("/rudder/relay-api/1/system/reload").raise_for_status()
+    with httpx.Client(base_url=url, verify=trusted, timeout=60, trust_env=False) as client:
+        for one in nodes:
+            body = agent.canonical(one.enrolment(made["token"]))
+            answer = client.post(agent.PATH_ENROLL, content=body, headers=one.headers("POST", agent.PATH_ENROLL, body))
+            answer.raise_for_status()
     return nodes
 
 
