@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.agents import Agent
+from tests.relaying.disks import fill, tiny_disk
 from tests.relaying.upstreams import RELAY, Asked, Folder, Said, Upstream, conditional, upstream
 
 from quarterdeck.core.agent_requests import NotAccepted
@@ -299,6 +300,21 @@ def test_a_hanging_server_costs_one_wait_and_then_the_kept_policy_comes_at_once(
 
     assert found == ["one"] * 5
     assert len(above.asked) == 1
+
+
+def test_a_policy_that_cannot_be_kept_reaches_its_node_all_the_same(
+    tmp_path: Path, above: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    policies = Policies()
+    above.answer = policies.answer
+    policies.ids = {NODE: "one"}
+    with tiny_disk(tmp_path / "disk", 64) as disk:
+        fill(disk / "ballast")
+
+        assert PolicyCopies(disk, above.link()).fetch(NODE).config_id == "one"
+
+        assert [path.name for path in disk.iterdir()] == ["ballast"]
+    assert "is not kept here: [Errno 28]" in caplog.text
 
 
 def test_a_node_without_a_policy_is_told_so(tmp_path: Path, above: Upstream) -> None:

@@ -186,6 +186,42 @@ def test_a_run_that_arrives_late_does_not_replace_a_newer_one(reporting: Reporti
         assert {row.status for row in rows} == {0}
 
 
+def relayed(one: Agent, run: agent.Run, at: datetime) -> bytes:
+    """What the spool holds for a run that a relay brought, which took it at this time by its clock."""
+    slip = Slip(node=one.node, nonce="", at=at.timestamp(), key=reports.key_digest(one.certificate))
+    return reports.pack(slip, one.parcel("report", run))
+
+
+def test_the_runs_of_days_that_a_relay_was_cut_off_are_all_kept_and_the_last_one_counts(reporting: Reporting) -> None:
+    one = reporting.node()
+    now = reporting.now = START + timedelta(days=7)
+    starts = [now - timedelta(minutes=minutes) for minutes in (2, *range(30, 8640, 60))]
+    brought = [relayed(one, one.run(GOOD, start=start), start + timedelta(seconds=1)) for start in reversed(starts)]
+
+    assert reporting.take(*brought) == []
+    assert reporting.take(*brought) == []
+
+    assert reporting.count("runs") == len(starts)
+    with reporting.unit_of_work(now) as ctx:
+        names = "SELECT DISTINCT tableoid::regclass::text FROM runs WHERE start >= %s"
+        days = ctx.store.connection.exec_driver_sql(names, (now - timedelta(hours=30),)).scalars().all()
+        known = ctx.store.reports.known([one.node])[NodeId(one.node)]
+    assert f"runs_{now - timedelta(days=1):%Y%m%d}" in days
+    assert (known.last_run, known.state) == (starts[0], "compute")
+    assert known.valid_until == starts[0] + timedelta(minutes=10), "five minutes, and five to arrive"
+
+
+def test_a_report_that_a_relay_with_a_clock_of_long_ago_took_is_kept(reporting: Reporting) -> None:
+    one = reporting.node()
+
+    rejected = reporting.take(relayed(one, one.run(GOOD, start=START), datetime(1970, 1, 1, tzinfo=UTC)))
+
+    assert rejected == []
+    with reporting.unit_of_work() as ctx:
+        known = ctx.store.reports.known([one.node])[NodeId(one.node)]
+    assert (known.last_run, known.state) == (START, "compute")
+
+
 def test_runs_of_one_node_in_one_batch_count_in_their_order(reporting: Reporting) -> None:
     one = reporting.node()
 

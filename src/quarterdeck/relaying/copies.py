@@ -155,11 +155,17 @@ class PolicyCopies:
         if told.status == 200:
             config_id = told.headers.get("etag", "").strip('"')
             copy = PolicyCopy(config_id, told.headers.get(agent.HEADER_SIGNATURE.lower(), ""), told.body)
-            kept_files.replace(self._path(node), msgspec.msgpack.encode(copy))
+            self._keep(node, copy)
             return copy
         if told.status == 404 and told.code == "not_accepted":
             raise NotAccepted(told.message)
         raise Unavailable(f"The server above does not give the policy of {node}: {told.message}")
+
+    def _keep(self, node: NodeId, copy: PolicyCopy) -> None:
+        try:
+            kept_files.replace(self._path(node), msgspec.msgpack.encode(copy))
+        except OSError as error:  # the node gets it all the same
+            log.warning("The policy of %s is not kept here: %s", node, error)
 
     def _forget_others(self, wanted: Mapping[str, str]) -> None:
         names = {self._path(NodeId(node)).name for node in wanted}

@@ -54,7 +54,12 @@ class FailedFiles:
         """Set some content aside under a name, whose former file is replaced; durable when this returns."""
         self.directory.mkdir(mode=0o770, parents=True, exist_ok=True)
         place = self._explained(name, reason, kind)
-        _write(place, content)
+        try:
+            _write(place, content)
+        except OSError:
+            if not place.exists():
+                _reason_file(place).unlink(missing_ok=True)
+            raise
         self._finish(len(content))
 
     def move(self, path: Path, reason: str, kind: Kind = "error") -> None:

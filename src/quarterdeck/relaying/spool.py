@@ -314,8 +314,14 @@ def quarantine(directory: Path, record: bytes, reason: str) -> None:
     log.error("A record was set aside in %s: %s", directory, reason)
     directory.mkdir(mode=0o700, exist_ok=True)
     name = f"{time.time_ns():020d}-{zlib.crc32(record):08x}"
-    (directory / f"{name}.record").write_bytes(record)
-    (directory / f"{name}.json").write_text(json.dumps({"reason": reason}), encoding="utf-8")
+    content, why = directory / f"{name}.record", directory / f"{name}.json"
+    try:
+        content.write_bytes(record)
+        why.write_text(json.dumps({"reason": reason}), encoding="utf-8")
+    except OSError:  # it is tried again, under another name
+        content.unlink(missing_ok=True)
+        why.unlink(missing_ok=True)
+        raise
     sync_directory(directory)
     room = MAX_QUARANTINED_BYTES
     for number, kept in enumerate(sorted(directory.glob("*.record"), reverse=True)):

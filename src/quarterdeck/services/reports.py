@@ -169,8 +169,9 @@ def _read(ctx: Context, records: Sequence[bytes]) -> tuple[list[_Arrival], list[
                 run = run_logs.run_of(slip.node, text)
             else:
                 run = _run_of(slip, data)
-            _require_past(run, slip)
-            arrivals.append(_Arrival(position=position, slip=slip, parcel=data, run=run))
+            arrived = _timely(ctx.now, slip, run)
+            _require_past(run, arrived)
+            arrivals.append(_Arrival(position=position, slip=arrived, parcel=data, run=run))
         except run_logs.Stranger as error:
             rejected.append(Rejection(position, error.message, "invalid"))
         except Invalid as error:
@@ -188,6 +189,16 @@ def _run_of(slip: Slip, data: bytes) -> Run:
     if not slip.node == parcel.node == run.node:
         raise Invalid(f"The report of node {parcel.node} is about node {run.node}.")
     return run
+
+
+def _timely(now: datetime, slip: Slip, run: Run) -> Slip:
+    """The slip, as of now when it comes from a relay that took the report long before it was made.
+
+    Its clock was behind, as that of a machine without a battery is, and nobody above was there to tell it the time.
+    """
+    if slip.nonce or run.start <= datetime.fromtimestamp(slip.at, UTC) + _MOST_AHEAD:
+        return slip
+    return msgspec.structs.replace(slip, at=now.timestamp())
 
 
 def _require_past(run: Run, slip: Slip) -> None:
