@@ -11,7 +11,7 @@ import base64
 
 from quarterdeck.dialects.native import body, envelope, parts, signed_requests
 from quarterdeck.formats import agent, relay_documents
-from quarterdeck.services import agent_policies, enrolment, inventories, reports
+from quarterdeck.services import agent_policies, enrolment, inventories, reports, technique_resources
 from quarterdeck.services.agent_policies import Offer
 from quarterdeck.services.context import Context
 from quarterdeck.web.operation import Answer, Request, Section
@@ -55,6 +55,18 @@ def policy(offer: Offer) -> Answer:
         return Answer(status=304, headers=(tag,))
     signature_header = (agent.HEADER_SIGNATURE, base64.b64encode(offer.signature).decode())
     return Answer(headers=(envelope.CONTENT_TYPE, tag, signature_header), body=offer.body)
+
+
+@section.operation("fetchResource", "GET", "/agent/1/resources/{digest}", right=None)
+def fetch_resource(ctx: Context, request: Request) -> Answer:
+    """Fetch a file of a technique, by its SHA-256, that the node's present policy names."""
+    gate, signed = parts.of(request).gate, signed_requests.read(request)
+    return content(technique_resources.fetch(ctx, gate, signed, request.params["digest"]))
+
+
+def content(body: bytes) -> Answer:
+    """Bytes as they are; who asked for them by their digest checks it."""
+    return Answer(headers=(("Content-Type", "application/octet-stream"),), body=body)
 
 
 @section.operation("deliverReport", "POST", "/agent/1/reports", right=None, max_body=_REPORT_BYTES)

@@ -16,6 +16,7 @@ from quarterdeck.dialects.native import (
     relays,
     secrets,
     server,
+    technique_resources,
     waiting_agents,
     workers,
 )
@@ -25,6 +26,7 @@ SECTIONS = (
     waiting_agents.section,
     relays.section,
     accounts.section,
+    technique_resources.section,
     projects.section,
     jobs.section,
     executions.section,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from quarterdeck.core.accounts import Account
 from quarterdeck.core.errors import NotFound, QuarterdeckError
-from quarterdeck.dialects.native import envelope, parts
+from quarterdeck.dialects.native import envelope, parts, technique_resources
 from quarterdeck.dialects.native.chapters import OPERATIONS
 from quarterdeck.dialects.native.parts import Parts
 from quarterdeck.formats import agent
@@ -31,6 +31,7 @@ class NativeDialect:
 
     def locate(self, request: Request, segments: tuple[str, ...]) -> Match:
         parts.give(request, self.parts)
+        segments = technique_resources.with_path(segments)
         match = self.router.find(request.method, segments)
         if match is None:
             known = self.router.methods(segments)

@@ -10,7 +10,7 @@ from quarterdeck.core.errors import NotFound
 from quarterdeck.dialects.native import agents, envelope, parts, relay_answers, signed_requests
 from quarterdeck.formats import relay_documents
 from quarterdeck.relaying.folder_trees import FolderTree
-from quarterdeck.services import agent_policies, relayed_parcels, relays
+from quarterdeck.services import agent_policies, relayed_parcels, relays, technique_resources
 from quarterdeck.services.context import Context
 from quarterdeck.web.operation import Answer, Request, Section
 
@@ -50,6 +50,13 @@ def fetch_relay_policy(ctx: Context, request: Request) -> Answer:
         known_id=signed_requests.known_tag(request),
     )
     return agents.policy(offer)
+
+
+@section.operation("fetchRelayResource", "GET", "/agent/1/relay/resources/{digest}", right=None)
+def fetch_relay_resource(ctx: Context, request: Request) -> Answer:
+    """Fetch a file of a technique, by its SHA-256, that the policy of a node below a relay names."""
+    gate, signed = parts.of(request).gate, signed_requests.read(request)
+    return agents.content(technique_resources.fetch_for_relay(ctx, gate, signed, request.params["digest"]))
 
 
 @section.operation(
