@@ -77,15 +77,11 @@ def api(listeners: Sequence[int]) -> None:
     start_logging(config)
     connections.allow_many()
 
-    class Server(uvicorn.Server):
+    class Server(connections.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
                 link.send(ready=True)
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            application.state.let_go()  # agents that wait would keep this process until it loses patience
-            await super().shutdown(sockets)
 
     application = wiring.application(config)
     kept = tls.files(config.data)
@@ -111,7 +107,7 @@ def api(listeners: Sequence[int]) -> None:
     # and what was imported is never garbage.
     sys.setswitchinterval(0.001)
     gc.freeze()
-    server = Server(settings)
+    server = Server(settings, application.state.let_go)  # agents that wait would keep it until it loses patience
     server.run(sockets=[socket.socket(fileno=listener) for listener in listeners])
     sys.exit(0 if server.started else 1)
 
