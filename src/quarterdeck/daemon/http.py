@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Lifespan
 
 from quarterdeck.core.sites import Site
-from quarterdeck.dialects.relay import intake as intake_paths
+from quarterdeck.daemon import genuine_files
 from quarterdeck.dialects.relay import version as relay_paths
 from quarterdeck.dialects.relay.dialect import RelayEdge
 from quarterdeck.dialects.relay.intake import IntakeEdge
@@ -38,7 +38,7 @@ def mount(
     room = Room(max(ROOM_BYTES, 2 * max(dialect.max_body for dialect in dialects.values())))
     here = site or Site()
     routes: list[BaseRoute] = relay_routes(relay) if relay is not None else []
-    routes += intake_routes(intake) if intake is not None else []
+    routes += genuine_files.routes(intake) if intake is not None else []
     routes += [
         Mount(
             prefix,
@@ -53,8 +53,3 @@ def relay_routes(relay: RelayEdge) -> list[BaseRoute]:
     """Where the relay dialect answers."""
     mounts = [Mount(path, app=relay) for path in relay_paths.MOUNTS]
     return [*mounts, *(Route(path, endpoint=relay) for path in relay_paths.ROUTES)]
-
-
-def intake_routes(intake: IntakeEdge) -> list[BaseRoute]:
-    """Where agents put reports and inventories. Peers that pass them on write two slashes in front."""
-    return [Mount(f"{more}{path}", app=intake) for path in intake_paths.PATHS for more in ("", "/")]

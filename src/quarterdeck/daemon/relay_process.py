@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route
 from quarterdeck.core.errors import Conflict, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.daemon import config as settings
-from quarterdeck.daemon import connections, enrolment_lines, places, proxies, serving, tls
+from quarterdeck.daemon import connections, enrolment_lines, genuine_files, places, proxies, serving, tls
 from quarterdeck.daemon.config import Config
 from quarterdeck.dialects.native import relayed_agents
 from quarterdeck.dialects.native.relayed_agents import RelayedAgents, RelayedEdge
@@ -36,6 +36,8 @@ from quarterdeck.formats.agent_client import AgentError, Identity
 from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying.addresses import Addresses
 from quarterdeck.relaying.copies import NodesCopy, PolicyCopies
+from quarterdeck.relaying.counters import Counters
+from quarterdeck.relaying.drop_directory import DropDirectory
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.folder_copies import FolderCopy
 from quarterdeck.relaying.folder_trees import FolderTree
@@ -61,6 +63,8 @@ log = logging.getLogger(__name__)
 _NODE_PATIENCE_SECONDS = 10.0
 #: A batch of 500 reports may take the server above a while.
 _BATCH_PATIENCE_SECONDS = 120.0
+#: A file of a genuine agent is only written down there.
+_FILE_PATIENCE_SECONDS = 30.0
 #: Requests of nodes that may hang with the server above, at the same time.
 _WAITING_THREADS = 4
 _RENEWAL_SECONDS = 12 * 3600.0
@@ -160,6 +164,8 @@ class Relay:
     application: Starlette
     mirror: Mirror
     forwarder: Forwarder
+    #: of files of genuine agents, by kind
+    carriers: Mapping[str, DropDirectory]
     #: to the server above
     links: tuple[Link, ...]
 
@@ -169,7 +175,11 @@ class Relay:
         stop = threading.Event()
         threads = [
             threading.Thread(target=work, args=(stop,), name=name, daemon=True)
-            for name, work in (("mirror", self.mirror.run), ("forwarder", self.forwarder.run))
+            for name, work in (
+                ("mirror", self.mirror.run),
+                ("forwarder", self.forwarder.run),
+                *((name, carrier.run) for name, carrier in self.carriers.items()),
+            )
         ]
         for thread in threads:
             thread.start()
@@ -213,7 +223,15 @@ def assemble(config: Config, known: Identity) -> Relay:
     carried = up(_BATCH_PATIENCE_SECONDS)
     carried.rest_seconds = 0.0  # the forwarder waits by itself
     spool = data / "spool" / "parcels"
-    metrics = Metrics(nodes, {"parcels": spool})
+    counters, ways = Counters(), genuine_files.ways(config)
+    queues = {"parcels": spool, **{way.name: way.incoming for way in ways}}
+    metrics = Metrics(nodes, queues, counted=counters.snapshot)
+    carriers = genuine_files.carriers(
+        config,
+        [genuine_files.link_to(config, up(_FILE_PATIENCE_SECONDS)) for _ in ways],
+        counters,
+        genuine_files.is_known_to(mirror, me),
+    )
     agents = relayed_agents.Parts(
         certificate=known.certificate,
         up=for_nodes,
@@ -248,19 +266,10 @@ def assemble(config: Config, known: Identity) -> Relay:
     return Relay(
         application=_application(config, relay, agents, runs),
         mirror=mirror,
-        forwarder=Forwarder(spool, carried, FailedFiles(data / "spool" / "failed"), _counting(metrics)),
+        forwarder=Forwarder(spool, carried, FailedFiles(data / "spool" / "failed"), counters),
+        carriers=carriers,
         links=tuple(links),
     )
-
-
-def _counting(metrics: Metrics) -> Callable[[int, int, float], None]:
-    def count(carried: int, refused: int, seconds: float) -> None:
-        for _ in range(carried):
-            metrics.report("forward_ok")
-        for _ in range(refused):
-            metrics.report("forward_error")
-
-    return count
 
 
 def _relay_edge(
@@ -320,6 +329,7 @@ def _application(config: Config, relay: RelayEdge, agents: relayed_agents.Parts,
         *(Mount(path, app=relay) for path in version.MOUNTS),
         *(Route(path, endpoint=relay) for path in version.ROUTES),
         Mount(relayed_agents.PREFIX, app=edge),
+        *genuine_files.routes(genuine_files.edge(config, relay.parts.door)),
     ]
     served = Starlette(routes=routes, lifespan=lifespan)
 

@@ -8,7 +8,6 @@ import base64
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 
 import anyio
 
@@ -21,20 +20,16 @@ from quarterdeck.daemon import config as settings
 from quarterdeck.daemon import paths as directories
 from quarterdeck.daemon.config import Config
 from quarterdeck.dialects.relay import callers, version
-from quarterdeck.dialects.relay import intake as paths
 from quarterdeck.dialects.relay.callers import Door
 from quarterdeck.dialects.relay.dialect import RelayDialect, RelayEdge
-from quarterdeck.dialects.relay.intake import Inlet, IntakeEdge, IntakeGrammar
 from quarterdeck.dialects.relay.parts import Parts
 from quarterdeck.engine.intake import QUARANTINE
 from quarterdeck.engine.inventory_watcher import FAILED as FAILED_INVENTORIES
-from quarterdeck.engine.inventory_watcher import INCOMING as INVENTORY_DIRECTORIES
-from quarterdeck.engine.run_logs import FAILED, INCOMING
 from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying import counters
 from quarterdeck.relaying.addresses import Addresses
 from quarterdeck.relaying.copies import PolicyCopy
-from quarterdeck.relaying.drop_directory import INVENTORIES, REPORTS, Rules
+from quarterdeck.relaying.drop_directory import FAILED, INCOMING
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.folder_trees import FolderTree
 from quarterdeck.relaying.links import Signer
@@ -49,7 +44,6 @@ from quarterdeck.relaying.shared_file_hops import Hops
 from quarterdeck.relaying.shared_files import SharedFiles
 from quarterdeck.relaying.shared_folder import SharedFolder
 from quarterdeck.relaying.spool import Spool
-from quarterdeck.relaying.uploads import Uploads
 from quarterdeck.relaying.waiting_agents import WaitingAgents
 from quarterdeck.relaying.waiting_commands import WaitingCommands
 from quarterdeck.services import agent_policies, relays, system
@@ -61,7 +55,6 @@ log = logging.getLogger(__name__)
 
 #: A node that was accepted is known to the relay after so long at the latest.
 _FRESH_SECONDS = 10.0
-NEW_INVENTORIES, UPDATED_INVENTORIES = INVENTORY_DIRECTORIES
 
 
 def root(
@@ -155,28 +148,6 @@ def _own(key: SigningKey | None) -> NodesList:
     return NodesList(lambda: listing)
 
 
-def intake(config: Config, door: Door) -> IntakeEdge:
-    """Where genuine agents put reports and inventories. The directories are those that somebody watches."""
-    reports, inventories = directories.reports_directory(config) / INCOMING, config.data / "inventories"
-    user, password = config.relay.report_user, config.relay.report_password
-
-    def inlet(directory: Path, rules: Rules, user: str, password: str) -> Inlet:
-        return Inlet(uploads=Uploads(directory, rules), user=user, password=password)
-
-    return IntakeEdge(
-        grammar=IntakeGrammar(),
-        door=door,
-        inlets={
-            paths.REPORTS: inlet(reports, REPORTS, user, password),
-            paths.INVENTORIES: inlet(inventories / NEW_INVENTORIES, INVENTORIES, paths.NEW_USER, paths.NEW_PASSWORD),
-            paths.INVENTORY_UPDATES: inlet(inventories / UPDATED_INVENTORIES, INVENTORIES, user, password),
-        },
-        prefix="",
-        threads=anyio.CapacityLimiter(config.threads),
-        body_directory=config.data / "spool" / "bodies",
-    )
-
-
 def quarantine(config: Config, spool: Spool) -> Quarantine:
     """All that this server sets aside."""
     reports, inventories = directories.reports_directory(config), config.data / "inventories"
@@ -184,7 +155,7 @@ def quarantine(config: Config, spool: Spool) -> Quarantine:
         [
             ReportFiles(FailedFiles(reports / FAILED), reports / INCOMING),
             Records(directories.report_spool(config) / QUARANTINE, spool),
-            Inventories(inventories / FAILED_INVENTORIES, inventories / NEW_INVENTORIES),
+            Inventories(inventories / FAILED_INVENTORIES, inventories / INCOMING),
         ]
     )
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from starlette.applications import Starlette
 
-from quarterdeck.daemon import paths, relays, sites, tls, worker_wiring
+from quarterdeck.daemon import genuine_files, paths, relays, sites, tls, worker_wiring
 from quarterdeck.daemon.config import Config
 from quarterdeck.daemon.http import mount
 from quarterdeck.dialects.native.dialect import PREFIX as NATIVE_PREFIX
@@ -96,7 +96,7 @@ def application(config: Config) -> Starlette:
             await stack.enter_async_context(relays.tidying(relay.parts.files, config.relay.cleanup_seconds))
             yield
 
-    intake_edge = relays.intake(config, relay.parts.door)
+    intake_edge = genuine_files.edge(config, relay.parts.door)
     served = mount(
         dialects, database, threads=config.threads, site=site, relay=relay, intake=intake_edge, lifespan=lifespan
     )

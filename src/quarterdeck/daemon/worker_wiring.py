@@ -18,6 +18,7 @@ from quarterdeck.daemon.config import Config
 from quarterdeck.engine import executions, intake, run_logs, scheduler, tasks
 from quarterdeck.engine.executions import Executions
 from quarterdeck.relaying.counters import Counters
+from quarterdeck.relaying.drop_directory import FAILED
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.services.executions import RUN_TASK
 from quarterdeck.storage import queue
@@ -87,7 +88,7 @@ async def draining(config: Config) -> AsyncIterator[None]:
             args=(database, spool, stop),
             kwargs={
                 "keep_raw": config.reports.keep_raw,
-                "failed": FailedFiles(directory / run_logs.FAILED),
+                "failed": FailedFiles(directory / FAILED),
                 "counters": counters,
             },
             name="intake",

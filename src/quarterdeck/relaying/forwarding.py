@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from quarterdeck.core.errors import Invalid, Unavailable
 from quarterdeck.formats import agent, relay_documents
 from quarterdeck.formats.relay_documents import Taken
 from quarterdeck.relaying import pauses
+from quarterdeck.relaying.counters import Counters
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.links import Link, Told
 from quarterdeck.relaying.spool import Drain, Rejection
@@ -27,17 +28,15 @@ BATCH_PARCELS = 500
 _POLL_SECONDS = 0.05
 #: Answers to a batch that no other moment would make better: the batch itself is at fault.
 _FINAL = (400, 413)
-#: Called for each batch: how many parcels went up, how many were refused for good, seconds.
-Count = Callable[[int, int, float], None]
 
 
 class Forwarder:
     """Carries what is in one spool to the server above."""
 
-    def __init__(self, spool: Path, link: Link, failed: FailedFiles, count: Count | None = None) -> None:
+    def __init__(self, spool: Path, link: Link, failed: FailedFiles, counters: Counters | None = None) -> None:
         self._link = link
         self._failed = failed
-        self._count = count
+        self._counters = counters or Counters()
         self._drain = Drain(spool, self._take, max_records=BATCH_PARCELS, set_aside=self._set_aside)
 
     def run(self, stop: threading.Event) -> None:
@@ -49,11 +48,13 @@ class Forwarder:
             except Unavailable as error:
                 if not failures:
                     log.warning("Reports wait here for the server above: %s", error.message)
+                self._counters.failed_for_now()
                 stop.wait(pauses.after(failures))
                 failures += 1
             except Exception:
                 # Whatever it is, this thread must not end silently while the rest looks healthy.
                 log.exception("Reports could not be carried")
+                self._counters.failed_for_now()
                 stop.wait(pauses.after(failures))
                 failures += 1
             else:
@@ -68,19 +69,21 @@ class Forwarder:
         return self._drain.once()
 
     def _take(self, batch: Sequence[bytes]) -> list[Rejection]:
-        begun = time.monotonic()
         told = self._link.ask("POST", relay_documents.PATH_PARCELS, relay_documents.pack_batch(batch), _BINARY)
         if told.status in _FINAL:
             raise Invalid(told.message)
         if told.status != 202:
             raise Unavailable(told.message)
         refused = _taken(told).refused
-        if self._count is not None:
-            self._count(len(batch) - len(refused), len(refused), time.monotonic() - begun)
+        if len(refused) < len(batch):
+            self._counters.report("forward_ok", len(batch) - len(refused))
+            self._counters.succeeded(time.time())
         return [Rejection(one.position, one.reason, one.kind) for one in refused if one.position < len(batch)]
 
     def _set_aside(self, record: bytes, rejection: Rejection) -> None:
         log.error("A parcel is set aside: %s", rejection.reason)
+        self._counters.report("forward_error")
+        self._counters.set_aside()
         name = f"{time.time_ns():020d}-{agent.digest(record)[:16]}.parcel"
         self._failed.put(name, record, rejection.reason, rejection.kind)
 

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.core.ids import ROOT
-from quarterdeck.daemon.http import intake_routes
+from quarterdeck.daemon import genuine_files
 from quarterdeck.dialects.relay import callers, intake
 from quarterdeck.dialects.relay.callers import Door
 from quarterdeck.dialects.relay.intake import Inlet, IntakeEdge, IntakeGrammar
@@ -72,7 +72,7 @@ def relay(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Intake]:
         threads=anyio.CapacityLimiter(4),
         body_directory=tmp_path,
     )
-    app = Starlette(routes=intake_routes(edge))
+    app = Starlette(routes=genuine_files.routes(edge))
     with TestClient(app, client=(INSIDE, 4711)) as client, TestClient(app, client=(OUTSIDE, 4711)) as stranger:
         yield Intake(directory, client, stranger)
 
