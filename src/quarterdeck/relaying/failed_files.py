@@ -171,11 +171,15 @@ def _write(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all."""
     temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{report_files.queue_id(path.name)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fdatasync(file.fileno())
-    temporary.rename(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fdatasync(file.fileno())
+        temporary.rename(path)
+    except OSError:  # on a full disk above all it must not stay
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _status(path: Path) -> tuple[float, int]:
