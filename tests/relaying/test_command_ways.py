@@ -20,9 +20,10 @@ from tests.sshd import USER, Sshd, free_port, runs
 from quarterdeck.core.errors import Invalid, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.relays import ListedNode, Topology
+from quarterdeck.core.remote_run_commands import Command
 from quarterdeck.core.remote_runs import Form, Order, Wanted
 from quarterdeck.relaying import command_ways
-from quarterdeck.relaying.command_ways import Command, CommandWay
+from quarterdeck.relaying.command_ways import CommandWay
 from quarterdeck.relaying.nodes_list import Listing, NodesList
 from quarterdeck.relaying.remote_runs import RemoteRuns
 from quarterdeck.relaying.waiting_agents import Ended, WaitingAgents
@@ -351,8 +352,21 @@ def test_a_node_is_reached_over_ssh_and_one_that_is_not_there_says_why(sshd: Ssh
         *("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={tmp_path / 'known'}"),
         *("-F", "none", "-i", str(sshd.key), "-l", USER),
     ]
-    one = way(ssh, *options, "-p", str(sshd.address.port), "--", "{hostname}", str(agent), "run", ("-D", "{conditions}"), name="ssh")
-    closed = way(ssh, *options, "-p", str(free_port()), "--", "{hostname}", "true", ("-D", "{conditions}"), name="closed")
+    one = way(
+        ssh,
+        *options,
+        "-p",
+        str(sshd.address.port),
+        "--",
+        "{hostname}",
+        str(agent),
+        "run",
+        ("-D", "{conditions}"),
+        name="ssh",
+    )
+    closed = way(
+        ssh, *options, "-p", str(free_port()), "--", "{hostname}", "true", ("-D", "{conditions}"), name="closed"
+    )
 
     async def story() -> None:
         reached = await told(one, Order(conditions=("a", "b")), hostname="127.0.9.1")

@@ -25,39 +25,52 @@ import msgspec
 from quarterdeck.core import bounded_regexes, job_checks
 from quarterdeck.core.errors import Invalid
 from quarterdeck.daemon import time_zones
+from quarterdeck.daemon.relay_settings import Relay
+from quarterdeck.daemon.setting_kinds import flat, from_text, says
 
 PREFIX = "QUARTERDECK_"
 FILE_NAME = "quarterdeck.toml"
+Level = Literal["debug", "info", "warning", "error"]
+#: Settings that a reload changes; the others wait for a restart.
+RELOADED = "log."
 DEFAULT_DATA_DIR = "/var/lib/quarterdeck"
 REFERENCE_SECONDS = 10
 
 
-def _says(text: str, **bounds: Any) -> msgspec.Meta:
-    return msgspec.Meta(description=text, **bounds)
+class WrongSettings(Invalid):
+    """Nothing can be started with these settings; trying again does not help."""
 
 
 class Workers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
     """How much runs beside the API."""
 
-    count: Annotated[int, _says("Worker processes that `serve` starts; 0 is the same as --no-worker.", ge=0, le=64)] = 1
+    count: Annotated[int, says("Worker processes that `serve` starts; 0 is the same as --no-worker.", ge=0, le=64)] = 1
     cpu: Annotated[
-        int, _says("Processes that generate policies in parallel; 0 means one per processor.", ge=0, le=256)
+        int, says("Processes that generate policies in parallel; 0 means one per processor.", ge=0, le=256)
     ] = 0
 
 
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the processes write to standard error."""
 
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"], _says("The least important kind of line that is written.")
-    ] = "info"
+    level: Annotated[Level, says("The least important kind of line that is written.")] = "info"
+    levels: Annotated[
+        dict[str, Level],
+        says(
+            'The same for parts of the program, as in `{"quarterdeck.relaying" = "debug"}`; in the environment '
+            "NAME=LEVEL with commas between."
+        ),
+    ] = {}
+    nodes: Annotated[
+        list[str], says("Ids of nodes about which everything is written: each line that names one of them.")
+    ] = []
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one request may take."""
 
     body_bytes: Annotated[
-        int, _says("The longest request body that is accepted, in bytes.", ge=1024, le=2 * 1024**3)
+        int, says("The longest request body that is accepted, in bytes.", ge=1024, le=2 * 1024**3)
     ] = 10 * 1024 * 1024
 
 
@@ -65,25 +78,25 @@ class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the API process keeps in memory so as not to make it again."""
 
     node_bytes: Annotated[
-        int, _says("Answers about nodes that are kept ready, in bytes; 10,000 nodes take about 25 MB.", ge=0, le=2**40)
+        int, says("Answers about nodes that are kept ready, in bytes; 10,000 nodes take about 25 MB.", ge=0, le=2**40)
     ] = 256 * 1024 * 1024
 
 
 class Reports(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is kept of the runs that agents report."""
 
-    keep_raw: Annotated[
-        bool, _says("Keep the signed originals of changed runs and of the latest run of each node.")
-    ] = True
+    keep_raw: Annotated[bool, says("Keep the signed originals of changed runs and of the latest run of each node.")] = (
+        True
+    )
 
 
 class LocalNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The server's own machine as a node of projects."""
 
-    name: Annotated[str, _says("What projects call it. Empty means this machine's host name.")] = ""
+    name: Annotated[str, says("What projects call it. Empty means this machine's host name.")] = ""
     user: Annotated[
         str,
-        _says(
+        says(
             "The system user that steps on it run as. Empty means the daemon's own, and then only accounts with the "
             "role admin may run steps there."
         ),
@@ -93,17 +106,17 @@ class LocalNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Ssh(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How nodes are reached where neither they nor their project say so."""
 
-    user: Annotated[str, _says("As which user nodes are reached.")] = ""
-    key_path: Annotated[str, _says("The private key file for nodes, without a passphrase.")] = ""
-    connect_seconds: Annotated[float, _says("How long connecting to a node may take.", gt=0, le=3600)] = 30.0
+    user: Annotated[str, says("As which user nodes are reached.")] = ""
+    key_path: Annotated[str, says("The private key file for nodes, without a passphrase.")] = ""
+    connect_seconds: Annotated[float, says("How long connecting to a node may take.", gt=0, le=3600)] = 30.0
     host_keys: Annotated[
         Literal["first-use", "approve"],
-        _says(
+        says(
             "What happens to the key of a host that is not known yet: `first-use` keeps it and trusts it from then "
             "on, `approve` refuses the host until somebody approves it. A key that differs is refused either way."
         ),
     ] = "first-use"
-    known_hosts: Annotated[list[str], _says("Files in the form of OpenSSH's known_hosts that are trusted, too.")] = []
+    known_hosts: Annotated[list[str], says("Files in the form of OpenSSH's known_hosts that are trusted, too.")] = []
 
 
 class Projects(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,29 +124,29 @@ class Projects(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     allowed_paths: Annotated[
         list[str],
-        _says("Directories in which scripts, keys for nodes and `file:` addresses that projects name may lie."),
+        says("Directories in which scripts, keys for nodes and `file:` addresses that projects name may lie."),
     ] = []
     allowed_urls: Annotated[
         list[str],
-        _says(
+        says(
             "Patterns of addresses from which node lists may be fetched, besides a project's own. This machine and "
             "metadata services are asked, also for scripts, at these only."
         ),
     ] = []
     acl_directory: Annotated[
-        str, _says("Where *.aclpolicy files lie. Empty means `acl` in the data directory. Without files roles decide.")
+        str, says("Where *.aclpolicy files lie. Empty means `acl` in the data directory. Without files roles decide.")
     ] = ""
 
 
 class Executions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one worker runs."""
 
-    at_once: Annotated[int, _says("Executions that one worker runs at the same time.", ge=1, le=10_000)] = 100
-    log_bytes: Annotated[int, _says("The most output that is kept of one execution, in bytes.", ge=1024, le=2**50)] = (
+    at_once: Annotated[int, says("Executions that one worker runs at the same time.", ge=1, le=10_000)] = 100
+    log_bytes: Annotated[int, says("The most output that is kept of one execution, in bytes.", ge=1024, le=2**50)] = (
         2 * 1024**3
     )
     loglevel: Annotated[
-        Literal["DEBUG", "VERBOSE", "INFO", "WARN", "ERR"], _says("The log level where a request names none.")
+        Literal["DEBUG", "VERBOSE", "INFO", "WARN", "ERR"], says("The log level where a request names none.")
     ] = "INFO"
 
 
@@ -142,30 +155,30 @@ class Schedules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     time_zone: Annotated[
         str,
-        _says(
+        says(
             "The time zone of schedules that name none, as in Europe/Berlin. Empty means this machine's by TZ or "
             "/etc/localtime, and UTC where these do not tell its name."
         ),
     ] = ""
     misfire_grace_seconds: Annotated[
-        float, _says("How late a scheduled run may begin; one that is later still is told as missed.", ge=0, le=86400)
+        float, says("How late a scheduled run may begin; one that is later still is told as missed.", ge=0, le=86400)
     ] = 60.0
 
 
 class Mail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The mail server that takes notifications."""
 
-    host: Annotated[str, _says("Its name or address. Empty means that no mail is sent.")] = ""
+    host: Annotated[str, says("Its name or address. Empty means that no mail is sent.")] = ""
     port: Annotated[
-        int, _says("Its port; 0 means 25, 587 or 465, for the securities none, starttls and tls.", ge=0, le=65535)
+        int, says("Its port; 0 means 25, 587 or 465, for the securities none, starttls and tls.", ge=0, le=65535)
     ] = 0
-    user: Annotated[str, _says("The user to log in as. Empty means without login.")] = ""
-    password: Annotated[str, _says("The password of that user; better as `file:PATH`.")] = ""
+    user: Annotated[str, says("The user to log in as. Empty means without login.")] = ""
+    password: Annotated[str, says("The password of that user; better as `file:PATH`.")] = ""
     sender: Annotated[
-        str, _says("The address that mails come from. Empty means quarterdeck@ and the name in `public_url`.")
+        str, says("The address that mails come from. Empty means quarterdeck@ and the name in `public_url`.")
     ] = ""
     security: Annotated[
-        Literal["none", "starttls", "tls"], _says("How the connection is protected; certificates are checked.")
+        Literal["none", "starttls", "tls"], says("How the connection is protected; certificates are checked.")
     ] = "starttls"
 
 
@@ -174,7 +187,7 @@ class Webhooks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     allowed: Annotated[
         list[str],
-        _says(
+        says(
             "Patterns (regular expressions, whole addresses) of webhooks that may be called. Empty means all but those "
             "on this machine, its link-local networks and a cloud's metadata service."
         ),
@@ -184,123 +197,37 @@ class Webhooks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Rundeck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The dialect that clients of RunDeck speak."""
 
-    max_api_version: Annotated[int, _says("The newest version of its API that is served.", ge=1, le=1)] = 1
-    listen: Annotated[str, _says("A second ADDRESS:PORT for its clients, as in 0.0.0.0:4440. Empty means none.")] = ""
-
-
-class Relay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What this server does as a relay: files for nodes, and from node to node."""
-
-    allowed_networks: Annotated[
-        list[str],
-        _says(
-            "Addresses or networks that nodes may come from to the relay API, besides this machine. Empty means that "
-            "only nodes that sign their requests may come, from everywhere."
-        ),
-    ] = []
-    shared_folder: Annotated[
-        str, _says("The directory whose files nodes may have. Empty means `shared-folder` in the data directory.")
-    ] = ""
-    shared_file_bytes: Annotated[
-        int,
-        _says("The longest file that one node may send to another, in bytes, with its metadata.", ge=1024, le=2**40),
-    ] = 50 * 1024 * 1024
-    cleanup_seconds: Annotated[
-        float, _says("How often files from node to node are looked through for those whose time is over.", gt=0)
-    ] = 600.0
-    state_directory: Annotated[
-        str,
-        _says(
-            "Only for `quarterdeckd relay`: the agent's state directory with the node that this relay is. Empty means "
-            "`agent` in the data directory."
-        ),
-    ] = ""
-    mirror_seconds: Annotated[
-        float,
-        _says(
-            "Only for `quarterdeckd relay`: how often the server above is asked for what changed of nodes list, "
-            "policies and shared folder.",
-            gt=0,
-            le=86400,
-        ),
-    ] = 30.0
-    remote_run: Annotated[bool, _says("Whether agents are asked to run when somebody wants it.")] = True
-    certificate_header: Annotated[
-        str, _says("The header in which a trusted proxy passes on the certificate (PEM) that a client has shown.")
-    ] = "X-SSL-Client-Cert"
-    report_user: Annotated[
-        str, _says("The user with which genuine agents and relays put reports and updated inventories here.")
-    ] = "rudder"
-    report_password: Annotated[
-        str, _says("The password of that user; better as `file:PATH`. Empty means that nobody may put any.")
-    ] = ""
-    inventory_password: Annotated[
-        str,
-        _says(
-            "The password with which new nodes put their inventories here, as the user rudder. Genuine agents come "
-            "with `rudder`. Empty means that nobody may put any."
-        ),
-    ] = "rudder"  # noqa: S105  # known to everybody
-    upstream_url: Annotated[
-        str,
-        _says(
-            "Only for `quarterdeckd relay`: where files of genuine agents are passed on to, as in https://HOST:443. "
-            "Empty means the server above. For another server's nodes this relay's nodes list does not count."
-        ),
-    ] = ""
-    upstream_pin: Annotated[
-        str,
-        _says(
-            "Only with `relay.upstream_url`: the hash of that server's public key, as in sha256//…. Empty means that "
-            "its certificate is checked as browsers do."
-        ),
-    ] = ""
-    upstream_user: Annotated[
-        str, _says("Only for `quarterdeckd relay`: the user with which files of genuine agents are passed on.")
-    ] = "rudder"
-    upstream_password: Annotated[
-        str,
-        _says(
-            "The password of that user for reports and updated inventories; better as `file:PATH`. Empty means "
-            "`relay.report_password`."
-        ),
-    ] = ""
-    upstream_default_password: Annotated[
-        str, _says("The password of that user for inventories of new nodes, which come without any other.")
-    ] = "rudder"  # noqa: S105  # known to everybody
-    retention_seconds: Annotated[
-        float,
-        _says("How long genuine agents' files are kept that nobody could take, or that were set aside.", ge=60),
-    ] = 7 * 86400.0
+    max_api_version: Annotated[int, says("The newest version of its API that is served.", ge=1, le=1)] = 1
+    listen: Annotated[str, says("A second ADDRESS:PORT for its clients, as in 0.0.0.0:4440. Empty means none.")] = ""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of one daemon, checked. After `load`, `public_url` is never empty."""
 
     data_dir: Annotated[
-        str, _says("Where keys, spool and the embedded database live. Only on the command line or in the environment.")
+        str, says("Where keys, spool and the embedded database live. Only on the command line or in the environment.")
     ] = DEFAULT_DATA_DIR
-    listen: Annotated[str, _says("ADDRESS:PORT to accept connections at; an IPv6 address stands in brackets.")] = (
+    listen: Annotated[str, says("ADDRESS:PORT to accept connections at; an IPv6 address stands in brackets.")] = (
         "0.0.0.0:8443"
     )
     public_url: Annotated[
         str,
-        _says(
+        says(
             "How other machines reach this server: gives the names in its certificate, links and enrolment lines. "
             "Empty means https:// with this machine's full name and the port of `listen`."
         ),
     ] = ""
     tls: Annotated[
-        bool, _says("Serve HTTPS. Plain HTTP is accepted on loopback, or when `trusted_proxies` names a proxy.")
+        bool, says("Serve HTTPS. Plain HTTP is accepted on loopback, or when `trusted_proxies` names a proxy.")
     ] = True
     database_url: Annotated[
-        str, _says("The PostgreSQL to use, as postgresql://USER:PASSWORD@HOST/DATABASE. Empty means the embedded one.")
+        str, says("The PostgreSQL to use, as postgresql://USER:PASSWORD@HOST/DATABASE. Empty means the embedded one.")
     ] = ""
     threads: Annotated[
-        int, _says("Requests worked on at the same time, and so connections to the database.", ge=1, le=256)
+        int, says("Requests worked on at the same time, and so connections to the database.", ge=1, le=256)
     ] = 16
     trusted_proxies: Annotated[
-        list[str], _says("Addresses or networks whose X-Forwarded-* and client certificate headers are believed.")
+        list[str], says("Addresses or networks whose X-Forwarded-* and client certificate headers are believed.")
     ] = []
     workers: Workers = Workers()
     log: Log = Log()
@@ -371,7 +298,14 @@ def _settings(struct: type[msgspec.Struct], prefix: str) -> Iterator[Setting]:
 
 
 def load(command_line: Mapping[str, Any], environment: Mapping[str, str], config_file: Path | None = None) -> Config:
-    """The settings in force. `command_line` maps dotted names to values; None is "not given". Raises Invalid."""
+    """The settings in force. `command_line` maps dotted names to values; None is "not given". Raises WrongSettings."""
+    try:
+        return _loaded(command_line, environment, config_file)
+    except Invalid as error:
+        raise WrongSettings(error.message) from error
+
+
+def _loaded(command_line: Mapping[str, Any], environment: Mapping[str, str], config_file: Path | None) -> Config:
     given = {name: value for name, value in command_line.items() if value is not None}
     environed = _from_environment(environment)
     data_dir = data_directory(command_line, environment)
@@ -457,8 +391,10 @@ def _convert(values: Mapping[str, Any]) -> Config:
     kinds = {setting.name: setting.kind for setting in settings()}
     nested: dict[str, Any] = {}
     for name, value in values.items():
-        if get_origin(kinds[name]) is list and isinstance(value, str):
-            value = [item.strip() for item in value.split(",") if item.strip()]  # noqa: PLW2901
+        if isinstance(value, str):
+            value = from_text(name, kinds[name], value)  # noqa: PLW2901
+        elif get_origin(kinds[name]) is dict and isinstance(value, dict):
+            value = dict(flat(value))  # noqa: PLW2901
         *rooms, last = name.split(".")
         target = nested
         for room in rooms:
@@ -481,13 +417,8 @@ def _checked(config: Config) -> Config:
             ipaddress.ip_network(proxy, strict=False)
         except ValueError:
             raise Invalid(f"The setting trusted_proxies is wrong: '{proxy}' is no address or network.") from None
-    for network in config.relay.allowed_networks:
-        try:
-            ipaddress.ip_network(network, strict=False)
-        except ValueError:
-            raise Invalid(
-                f"The setting relay.allowed_networks is wrong: '{network}' is no address or network."
-            ) from None
+    config.relay.check()
+    _check_log(config.log)
     if not config.tls and not config.trusted_proxies and open_ones:
         host, port = open_ones[0]
         raise Invalid(
@@ -499,6 +430,15 @@ def _checked(config: Config) -> Config:
     _check_outgoing(config)
     public_url = _checked_url(config.public_url) if config.public_url else _default_url(config)
     return msgspec.structs.replace(config, public_url=public_url)
+
+
+def _check_log(log: Log) -> None:
+    for name in log.levels:
+        # What others' libraries tell in detail may hold what nobody should read.
+        if name.split(".")[0] != "quarterdeck":
+            raise Invalid(
+                f"The setting log.levels is wrong: '{name}' is no part of this program, as quarterdeck.web is."
+            )
 
 
 def _check_outgoing(config: Config) -> None:
@@ -584,13 +524,18 @@ def documentation() -> str:
         f"They stand in `{FILE_NAME}` in the data directory (or the file given with --config), in the environment, or",
         "on the command line; the later of these wins. A text may be `file:PATH` (the content of a file) or",
         "`exec:COMMAND` (what a command prints; no shell) instead of the value itself. Lists are TOML arrays in the",
-        "file and separated by commas in the environment.",
+        "file and separated by commas in the environment. Times in seconds may also be texts such as `10 min` or",
+        "`1d 2h`. Names that are no setting are refused.",
+        "",
+        f"A reload (SIGHUP, or `POST /rudder/relay-api/1/system/reload`) applies `{RELOADED}*`; everything else waits",
+        "for a restart. `quarterdeckd` ends with status 2 when settings are wrong, and with 3 when a file that it",
+        "keeps cannot be read.",
         "",
         "| Setting | Environment | Default | What it does |",
         "|---|---|---|---|",
     ]
     for setting in settings():
-        shown = f"`{msgspec.json.encode(setting.default).decode()}`" if setting.default not in ("", []) else "empty"
+        shown = f"`{msgspec.json.encode(setting.default).decode()}`" if setting.default not in ("", [], {}) else "empty"
         lines.append(f"| `{setting.name}` | `{setting.variable}` | {shown} | {setting.description} |")
     return "\n".join(lines) + "\n"
 

@@ -274,7 +274,7 @@ def test_lines_of_json_name_their_node(running: Relay, agents: WaitingAgents) ->
     assert answer.headers["content-type"].startswith("application/x-ndjson")
     assert [json.loads(line) for line in answer.text.splitlines()] == [
         {"node": NEAR.node, "hostname": NEAR.hostname, "text": "near"},
-        {"node": NEAR.node, "hostname": NEAR.hostname, "status": 0},
+        {"node": NEAR.node, "hostname": NEAR.hostname, "status": 0, "via": "agent"},
     ]
 
 
