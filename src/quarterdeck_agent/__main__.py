@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace) -> int:
 def _listen(options: argparse.Namespace) -> int:
     from quarterdeck_agent import listening  # every command loads only what it needs
 
-    listening.listen(StateDirectory(options.state_dir))
+    listening.listen(StateDirectory(options.state_dir), commands=options.commands)
     return FINE
 
 
@@ -180,7 +180,7 @@ def _service(options: argparse.Namespace) -> int:
 
     directory = StateDirectory(options.state_dir)
     if options.action == "install":
-        print(service.install(directory, listen=options.listen))
+        print(service.install(directory, listen=options.listen, commands=options.commands))
     else:
         print(service.remove(directory))
     return FINE
@@ -221,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, function, parents, text in (
         ("enroll", _enroll, [shared, as_json], "make this machine a node of a server"),
         ("run", _run, [shared, as_json], "fetch the policy, carry it out, report"),
-        ("listen", _listen, [shared], "wait for the server to ask for a run, and run then"),
+        ("listen", _listen, [shared], "wait for the server to ask for a run or, if allowed, a command"),
         ("update", _update, [shared], "fetch the policy only"),
         ("inventory", _inventory, [shared], "send the inventory of this machine"),
         ("check", _check, [shared, as_json], "check the agent itself and repair what can be repaired"),
@@ -273,11 +273,17 @@ def _add_options(commands: Dict[str, Any]) -> None:
         help="conditions that hold during this run",
     )
     run.add_argument("-v", "--verbose", action="store_true", help="show every component")
+    commands["listen"].add_argument(
+        "--commands", action="store_true", help="also carry out commands and scripts of jobs, which the server signs"
+    )
     commands["inventory"].add_argument("--show", action="store_true", help="print it, send nothing")
     commands["history"].add_argument("-n", "--number", type=int, default=10, help="how many runs (default 10)")
     commands["service"].add_argument("action", choices=("install", "remove"))
     commands["service"].add_argument(
         "--listen", action="store_true", help="with install: also wait for the server to ask for a run (needs systemd)"
+    )
+    commands["service"].add_argument(
+        "--commands", action="store_true", help="with --listen: also carry out commands and scripts of jobs"
     )
 
 

@@ -122,6 +122,18 @@ class Client:
         """The JSON object at a path, empty when there is none. Raises Refused, Unreachable, Untrusted."""
         return _json_object(self._ask("GET", path, b"").body)
 
+    def wake_commands(self, listener: str, room: int) -> documents.CommandWake:
+        """Wait for commands, with room for so many. Raises Refused, Unreachable, Untrusted."""
+        document = _json_object(self._ask("POST", documents.commands_path(listener, room), b"").body)
+        if not isinstance(document.get("status"), str):
+            raise Unreachable(f"{self._server} did not answer like a Quarterdeck server.")
+        return document  # type: ignore[return-value]
+
+    def send_command_output(self, path: str, text: bytes) -> documents.CommandTaken:
+        """Deliver a piece of what a command prints (see `documents.command_output_path`)."""
+        document = _json_object(self._ask("POST", path, text, "application/octet-stream").body)
+        return {"status": str(document.get("status", "")), "stop": document.get("stop") is True}
+
     def head(self, path: str) -> int:
         """The status for a path. Raises Refused, Unreachable, Untrusted."""
         return self._ask("HEAD", path, b"").status

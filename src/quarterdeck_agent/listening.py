@@ -45,12 +45,19 @@ class Work(NamedTuple):
     output: bool
 
 
-def listen(state: StateDirectory) -> None:
-    """Listen until the process is ended. Raises AgentError only where waiting does not help."""
-    _Listener(state).go_on()
+def listen(state: StateDirectory, *, commands: bool = False) -> None:
+    """Listen until the process is ended, for commands, too, if wanted.
+
+    Raises AgentError only where waiting does not help.
+    """
+    if commands:
+        from quarterdeck_agent import commanding  # what most nodes do not allow need not be there
+
+        threading.Thread(target=commanding.Taker(state).go_on, name="commands", daemon=True).start()
+    Listener(state).go_on()
 
 
-class _Listener:
+class Listener:
     """One connection to the server, made anew when the node gets another server."""
 
     def __init__(self, state: StateDirectory) -> None:
@@ -77,14 +84,19 @@ class _Listener:
         """Wait for an order and carry it out; how many seconds to stay away then."""
         client = self._connected()
         answer = client.wake()
-        self._failures = 0
-        self._say("Another process of this node listens." if answer["status"] == "replaced" else "")
-        if answer["status"] == "replaced":
-            return _REPLACED_SECONDS * random.uniform(0.5, 1)
+        if pause := self._heard(answer["status"]):
+            return pause
         if answer["status"] == "run":
             carry_out(client, work_of(answer), service.agent_command, self._state.path)
             return 0.001  # at once: the server may have more
         return 0.0
+
+    def _heard(self, status: str) -> float:
+        """The server answers; how many seconds to stay away, because another process of this node listens."""
+        self._failures = 0
+        replaced = status == "replaced"
+        self._say("Another process of this node listens." if replaced else "")
+        return _REPLACED_SECONDS * random.uniform(0.5, 1) if replaced else 0.0
 
     def _connected(self) -> Client:
         settings = self._state.settings()

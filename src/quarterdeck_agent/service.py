@@ -24,8 +24,13 @@ _SYSTEMD = "/run/systemd/system"
 _DEFAULT_MINUTES = 5
 
 
-def install(state: StateDirectory, cron_file: str = CRON_FILE, *, listen: bool = False) -> str:
-    """Install or rewrite the schedule, and what listens if asked for; a sentence. Raises AgentError, OSError."""
+def install(state: StateDirectory, cron_file: str = CRON_FILE, *, listen: bool = False, commands: bool = False) -> str:
+    """Install or rewrite the schedule, and what listens if asked for, with `commands` for those, too; a sentence.
+
+    Raises AgentError, OSError.
+    """
+    if commands and not listen:
+        raise AgentError("Commands come to an agent that listens: give --listen, too.")
     minutes = _interval(state)
     command = run_command(state.path)
     if listen and not os.path.isdir(_SYSTEMD):
@@ -37,7 +42,8 @@ def install(state: StateDirectory, cron_file: str = CRON_FILE, *, listen: bool =
         _systemctl("enable", "--now", f"{_NAME}.timer")
         kind = "systemd timer"
         if listen:
-            unit = listen_unit(agent_command("listen", "--state-dir", state.path))
+            allowed = ("--commands",) if commands else ()
+            unit = listen_unit(agent_command("listen", *allowed, "--state-dir", state.path))
             storing.write(os.path.join(UNIT_DIRECTORY, f"{_LISTEN}.service"), unit.encode(), mode=0o644)
             _systemctl("daemon-reload")
             _systemctl("enable", "--now", f"{_LISTEN}.service")
@@ -47,7 +53,9 @@ def install(state: StateDirectory, cron_file: str = CRON_FILE, *, listen: bool =
     else:
         raise AgentError("There is neither systemd nor /etc/cron.d on this machine; run the agent by other means.")
     state.remember(service_minutes=minutes)
-    return f"A {kind} runs the agent every {minutes} minutes{', and the server may ask for more' if listen else ''}."
+    more = ", and the server may ask for more" if listen else ""
+    more += " and give commands" if commands else ""
+    return f"A {kind} runs the agent every {minutes} minutes{more}."
 
 
 def follow(state: StateDirectory, minutes: int, cron_file: str = CRON_FILE) -> None:

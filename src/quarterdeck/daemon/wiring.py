@@ -31,6 +31,7 @@ from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying.counters import Counters
 from quarterdeck.relaying.spool import Spool
 from quarterdeck.relaying.waiting_agents import WaitingAgents
+from quarterdeck.relaying.waiting_commands import WaitingCommands
 from quarterdeck.storage import queue
 from quarterdeck.storage.database import Database
 from quarterdeck.web.runner import Dialect
@@ -56,8 +57,9 @@ def application(config: Config) -> Starlette:
         folder=relays.folder_tree(config),
         addresses=relays.addresses(config),
         waiting_agents=WaitingAgents(),
+        waiting_commands=(waiting_commands := WaitingCommands()),
     )
-    relay = relays.root(config, database, native.signing_key, native.addresses, native.waiting_agents)
+    relay = relays.root(config, database, native.signing_key, native.addresses, native.waiting_agents, waiting_commands)
     remote_runs = relay.parts.remote_runs
     assert remote_runs is not None
     dialects: dict[str, Dialect] = {
@@ -100,7 +102,12 @@ def application(config: Config) -> Starlette:
     served = mount(
         dialects, database, threads=config.threads, site=site, relay=relay, intake=intake_edge, lifespan=lifespan
     )
-    served.state.let_go = remote_runs.agents.let_go
+
+    def let_go() -> None:
+        remote_runs.agents.let_go()
+        waiting_commands.let_go()
+
+    served.state.let_go = let_go
     return served
 
 

@@ -17,6 +17,7 @@ OPEN_TO = {
     "upstream": {LOOPBACK},
     "nodes": {LOOPBACK, INSIDE},
     "proven": set[str](),
+    "server": set[str](),
     "anyone": {LOOPBACK, INSIDE},
 }
 #: What anybody may know.

@@ -16,6 +16,7 @@ from quarterdeck.relaying.folder_trees import FolderTree
 from quarterdeck.relaying.quarantine import Quarantine
 from quarterdeck.relaying.spool import Spool
 from quarterdeck.relaying.waiting_agents import WaitingAgents
+from quarterdeck.relaying.waiting_commands import WaitingCommands
 from quarterdeck.services.agent_requests import Gate
 from quarterdeck.services.following import Event
 from quarterdeck.web.operation import Request
@@ -45,6 +46,8 @@ class Parts:
     quarantine: Quarantine | None = None
     #: None where agents cannot wait for orders
     waiting_agents: WaitingAgents | None = None
+    #: None where agents are given no commands
+    waiting_commands: WaitingCommands | None = None
 
     @functools.cached_property
     def agent_file(self) -> bytes:

@@ -17,7 +17,7 @@ from quarterdeck.core.agent_requests import BadSignature, Signed, UnknownNode
 from quarterdeck.core.errors import Forbidden, Invalid, NotFound, QuarterdeckError
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.relays import MAX_LEVELS, Topology
-from quarterdeck.dialects.native import envelope, relay_answers, run_answers, signed_requests
+from quarterdeck.dialects.native import command_answers, envelope, relay_answers, run_answers, signed_requests
 from quarterdeck.formats import agent, agent_file, relay_documents, signature
 from quarterdeck.formats.relay_documents import Refused, Slip, Taken
 from quarterdeck.relaying import copies
@@ -30,6 +30,7 @@ from quarterdeck.relaying.mirror import Mirror
 from quarterdeck.relaying.nodes_list import Listing, NodesList
 from quarterdeck.relaying.spool import Spool
 from quarterdeck.relaying.waiting_agents import WaitingAgents
+from quarterdeck.relaying.waiting_commands import WaitingCommands
 from quarterdeck.web.edges import Edge
 from quarterdeck.web.operation import Answer, Operation, Reply, Request, Section
 from quarterdeck.web.router import Match, Router
@@ -67,6 +68,7 @@ class Parts:
     spool: Spool
     addresses: Addresses
     waiting_agents: WaitingAgents
+    waiting_commands: WaitingCommands
     gate: Gate = field(init=False)
     _looked_at: float = 0.0
 
@@ -166,6 +168,20 @@ def await_run(parts: Parts, request: Request) -> Answer:
 def deliver_output(parts: Parts, request: Request) -> Answer:
     """Deliver a piece of what a run prints; answered when there is room."""
     return run_answers.delivered(parts.waiting_agents, _accepted(parts, request), request)
+
+
+@section.operation("awaitCommand", "POST", "/agent/1/commands", right=None, max_body=1024)
+def await_command(parts: Parts, request: Request) -> Answer:
+    """Wait for commands; answered when there is one, or one is to stop, or after a while."""
+    return command_answers.held(parts.waiting_commands, _accepted(parts, request), request)
+
+
+@section.operation(
+    "deliverCommandOutput", "POST", "/agent/1/commands/{id}/output", right=None, max_body=agent.MAX_COMMAND_PIECE_BYTES
+)
+def deliver_command_output(parts: Parts, request: Request) -> Answer:
+    """Deliver a piece of what a command prints, or how it ended; answered when there is room."""
+    return command_answers.delivered(parts.waiting_commands, _accepted(parts, request), request)
 
 
 def _accepted(parts: Parts, request: Request) -> NodeId:

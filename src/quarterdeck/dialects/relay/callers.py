@@ -86,10 +86,14 @@ class Door:
     authorize: Authorize | None = None
     certificate_header: str = CERTIFICATE_HEADER
     clock: Callable[[], float] = time.time
+    #: on the root, which has no server above: a list that names itself as that, with the key that its workers sign with
+    own: NodesList | None = None
     gate: Gate = field(init=False)
+    server_gate: Gate = field(init=False)
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.nodes, self.clock)
+        self.server_gate = Gate(self.own or self.nodes, self.clock)
 
     def glance(self, operation: Operation, request: Request) -> None:
         """Refuse whom nothing can help, before anybody reads what they send. Raises Forbidden, Unauthenticated."""
