@@ -108,7 +108,9 @@ def below(server: Upstream, tmp_path: Path) -> Iterator[Below]:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     known = Identity(RELAY.node, pem, RELAY.certificate, server.url, "", "")
-    settings = config.load({"data_dir": str(tmp_path), "public_url": "https://relay.example.com:8443"}, {})
+    commands = [{"name": "echo", "command": ["/bin/echo", "by", "{hostname}"]}]
+    given = {"public_url": "https://relay.example.com:8443", "relay.remote_run_commands": commands}
+    settings = config.load({"data_dir": str(tmp_path), **given}, {})
     relay = relay_process.assemble(settings, known)
     relay.mirror.refresh_nodes()
     with TestClient(relay.application, client=("192.0.2.7", 4711), raise_server_exceptions=False) as client:
@@ -298,7 +300,17 @@ def test_metrics_and_status_are_for_its_own_machine(below: Below) -> None:
     assert "rudder_relayd_sub_nodes_total 3.0" in text
     assert "rudder_relayd_managed_nodes_total 2.0" in text
     assert "database" not in status["data"]
+    assert "quarterdeck_waiting_agents 0.0" in text
+    assert status["data"]["remoteRun"] == {"status": "success", "ways": ["agent", "echo"], "waitingAgents": 0}
     assert below.client.get("/metrics").status_code == 403
+
+
+def test_its_nodes_are_reached_by_the_commands_of_its_settings(below: Below) -> None:
+    with TestClient(below.relay.application, client=("127.0.0.1", 4711)) as here:
+        fields = {"nodes": NEAR.node, "keep_output": "true"}
+        answer = here.post("/rudder/relay-api/1/remote-run/nodes", data=fields)
+
+    assert answer.text == "by near\n"
 
 
 def test_the_pin_of_a_relay_is_the_hash_of_its_node_key(tmp_path: Path) -> None:

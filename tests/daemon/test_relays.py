@@ -93,7 +93,11 @@ def test_the_relay_answers_before_the_dialect_that_takes_every_path(root: Root) 
         assert client.get("/rudder/relay-api/nothing").text == "NOT FOUND"
         assert "rudder_relayd_sub_nodes_total 4.0" in client.get("/metrics").text
         status = client.get("/rudder/relay-api/system/status").json()
-        assert status["data"] == {"database": {"status": "success"}, "configuration": {"status": "success"}}
+        assert status["data"] == {
+            "database": {"status": "success"},
+            "configuration": {"status": "success"},
+            "remoteRun": {"status": "success", "ways": ["agent"], "waitingAgents": 0},
+        }
 
 
 def test_statement_5_a_broken_settings_file_is_told(root: Root) -> None:
@@ -105,6 +109,23 @@ def test_statement_5_a_broken_settings_file_is_told(root: Root) -> None:
     assert (answer.status_code, answer.json()["result"]) == (200, "success")
     assert answer.json()["data"]["configuration"]["status"] == "error"
     assert str(root.settings.data / "quarterdeck.toml") in answer.json()["data"]["configuration"]["details"]
+
+
+def test_nodes_are_reached_by_the_commands_of_the_settings(root: Root, tmp_path: Path) -> None:
+    commands = [{"name": "echo", "command": ["/bin/echo", "by", "{hostname}", ["-D", "{conditions}"]]}]
+    settings = config.load(
+        {"data_dir": str(tmp_path), "database_url": root.settings.database_url, "relay.remote_run_commands": commands},
+        {},
+    )
+    root.edge = relays.root(settings, root.database)
+
+    with root.client("127.0.0.1") as client:
+        fields = {"nodes": NEAR.node, "keep_output": "true", "classes": "a"}
+        answer = client.post("/rudder/relay-api/remote-run/nodes", data=fields)
+        status = client.get("/rudder/relay-api/system/status").json()
+
+    assert answer.text == f"by {NEAR.hostname} -D a\n"
+    assert status["data"]["remoteRun"]["ways"] == ["agent", "echo"]
 
 
 def test_a_database_that_is_away_is_told(root: Root) -> None:

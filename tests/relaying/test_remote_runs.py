@@ -572,7 +572,7 @@ def test_the_ways_are_told_in_their_order_with_how_many_agents_wait() -> None:
         await waiting(agents, 1)
         remote = runs(agents, None, OtherWay(frozenset(), "b"), OtherWay(frozenset(), "a"))
 
-        assert remote.told() == {"ways": ["agent", "b", "a"], "waiting_agents": 1}
+        assert remote.told() == {"ways": ["agent", "b", "a"], "waitingAgents": 1}
         agents.let_go()
         await asyncio.gather(agent, return_exceptions=True)
 

@@ -225,7 +225,8 @@ def assemble(config: Config, known: Identity) -> Relay:
     spool = data / "spool" / "parcels"
     counters, ways = Counters(), genuine_files.ways(config)
     queues = {"parcels": spool, **{way.name: way.incoming for way in ways}}
-    metrics = Metrics(nodes, queues, counted=counters.snapshot)
+    waiting = WaitingAgents()
+    metrics = Metrics(nodes, queues, counted=counters.snapshot, waiting=lambda: waiting.count)
     carriers = genuine_files.carriers(
         config,
         [genuine_files.link_to(config, up(_FILE_PATIENCE_SECONDS)) for _ in ways],
@@ -241,13 +242,14 @@ def assemble(config: Config, known: Identity) -> Relay:
         folder=FolderTree(folder.folder),
         spool=Spool(spool),
         addresses=addresses,
-        waiting_agents=WaitingAgents(),
+        waiting_agents=waiting,
         waiting_commands=WaitingCommands(),
     )
     runs = RemoteRuns(
         nodes=nodes,
-        agents=agents.waiting_agents,
+        agents=waiting,
         hop=RemoteRunHops(addresses=addresses, signer=signer),
+        ways=serving.ways_to_nodes(config),
         enabled=config.relay.remote_run,
     )
     commands = NodeCommands(

@@ -18,6 +18,7 @@ from quarterdeck.core.ids import ROOT, NodeId
 from quarterdeck.core.relays import Topology
 from quarterdeck.daemon import config as settings
 from quarterdeck.daemon import paths as directories
+from quarterdeck.daemon import serving
 from quarterdeck.daemon.config import Config
 from quarterdeck.dialects.relay import callers, version
 from quarterdeck.dialects.relay.callers import Door
@@ -115,6 +116,7 @@ def root(
             nodes,
             {"reports": directories.report_spool(config), "run-logs": directories.reports_directory(config) / INCOMING},
             counted=lambda: counters.read(directories.counters_file(config)),
+            waiting=lambda: waiting.count,
         ),
         door=Door(
             nodes=nodes,
@@ -127,7 +129,9 @@ def root(
             "database": check_database,
             "configuration": lambda: settings.check_file(config.data / settings.FILE_NAME),
         },
-        remote_runs=RemoteRuns(nodes=nodes, agents=waiting, hop=hop, enabled=config.relay.remote_run),
+        remote_runs=RemoteRuns(
+            nodes=nodes, agents=waiting, hop=hop, ways=serving.ways_to_nodes(config), enabled=config.relay.remote_run
+        ),
         commands=NodeCommands(
             nodes=nodes, agents=commands or WaitingCommands(), others=waiting, addresses=addresses, signer=signer
         ),

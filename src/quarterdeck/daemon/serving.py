@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 from quarterdeck.daemon.config import Config
+
+if TYPE_CHECKING:
+    from quarterdeck.relaying.command_ways import CommandWay
 
 API_DRAIN_SECONDS = 5
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -21,3 +25,12 @@ def start_logging(config: Config) -> None:
     )
     for chatty in ("alembic", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.DEBUG if config.log.level == "debug" else logging.WARNING)
+
+
+def ways_to_nodes(config: Config) -> tuple[CommandWay, ...]:
+    """How nodes are had to run whose agents do not wait here."""
+    from quarterdeck.relaying import command_ways  # deferred: workers do without
+
+    return command_ways.ways(
+        config.relay.commands(), at_once=config.relay.remote_run_at_once, seconds=config.relay.remote_run_seconds
+    )

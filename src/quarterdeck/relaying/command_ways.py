@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ways to nodes by a command that was set up here, such as ssh, or the command line of another agent's server.
 
-A command is a list of arguments; no shell sees it. What it prints is the node's output, line by line; what it
-complains of goes to our log. What it is made of: `core/remote_run_commands.py`. Only so many run at the same time, and none for longer than it may. Who stops reading
-only stops reading: the command goes on, and its output is left out.
+What a command is made of: `core/remote_run_commands.py`. No shell sees it. What it prints is the node's output, line by
+line; what it complains of goes to our log. Only so many run at the same time, and none for longer than it may. Who
+stops reading only stops reading: the command goes on, and its output is left out.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
@@ -39,8 +39,12 @@ class Metrics:
         clock: Callable[[], float] = time.time,
         *,
         counted: Callable[[], Mapping[str, float]] | None = None,
+        waiting: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`counted` gives the numbers of whoever takes reports here; without it they are those counted through this."""
+        """`counted` gives the numbers of whoever takes reports here; without it they are those counted through this.
+
+        `waiting` says how many agents wait to be told to run.
+        """
         self.registry = CollectorRegistry()
         self._counters = Counters()
         self.registry.register(_Counted(counted or self._counters.snapshot))
@@ -48,6 +52,9 @@ class Metrics:
             "quarterdeck_relay_requests_total", "Requests answered", ["operation", "status"], registry=self.registry
         )
         self.registry.register(_Nodes(nodes))
+        Gauge(
+            "quarterdeck_waiting_agents", "Agents that wait here to be told to run", registry=self.registry
+        ).set_function(waiting)
         self.registry.register(_Queues(queues, clock))
         prometheus_client.ProcessCollector(registry=self.registry)
 

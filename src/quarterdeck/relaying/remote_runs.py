@@ -143,7 +143,7 @@ class RemoteRuns:
     def told(self) -> dict[str, Any]:
         """The ways to nodes in the order in which they are tried, and how many agents wait."""
         names = [AGENT, *(way.name for way in self.ways)] if self.enabled else []
-        return {"ways": names, "waiting_agents": self.agents.count}
+        return {"ways": names, "waitingAgents": self.agents.count}
 
     # -- the relay API --------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from quarterdeck import __version__
 from quarterdeck.core.errors import QuarterdeckError
 from quarterdeck.dialects.relay import envelope
@@ -17,7 +19,10 @@ section = Section("System", {"callers": Callers.HOST, "max_body": 64 * 1024})
 @section.operation("getStatus", "GET", "/system/status", right="system.read", since=1)
 def get_status(visit: Visit, request: Request) -> Answer:
     """Tell what of the relay works; the status is 200 also when something does not."""
-    return envelope.success("getStatus", {name: _tried(check) for name, check in visit.parts.checks.items()})
+    told: dict[str, Any] = {name: _tried(check) for name, check in visit.parts.checks.items()}
+    if visit.parts.remote_runs is not None:
+        told["remoteRun"] = {"status": "success", **visit.parts.remote_runs.told()}
+    return envelope.success("getStatus", told)
 
 
 def _tried(check: Check) -> dict[str, str]:
