@@ -127,10 +127,14 @@ class Server:
             return None
 
     def wait(self) -> None:
-        """Until it answers."""
-        answers = eventually(lambda: self.process.poll() is not None or self.status() is not None)
+        """Until it answers: it, and not what is left of one before it that was killed."""
+        answers = eventually(lambda: self.process.poll() is not None or (self.listens() and self.status() is not None))
         assert answers, self.log.read_text()
         assert self.process.poll() is None, self.log.read_text()
+
+    def listens(self) -> bool:
+        """Whether the port is its own: it starts what answers there only then."""
+        return any("api-process" in process.command for process in self.processes())
 
     def processes(self) -> list[Process]:
         """Its supervisor and everything below it."""
@@ -168,9 +172,9 @@ def launched(data_dir: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def serving(data_dir: Path, *arguments: str) -> Iterator[Server]:
+def serving(data_dir: Path, *arguments: str, port: int = 0) -> Iterator[Server]:
     """A server that answers, ended afterwards."""
-    server = Server(data_dir, *arguments)
+    server = Server(data_dir, *arguments, port=port)
     try:
         server.wait()
         yield server

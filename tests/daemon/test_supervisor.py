@@ -9,15 +9,27 @@ import os
 import re
 import signal
 import socket
+import ssl
 import stat
 import subprocess
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import psycopg
 import pytest
-from tests.daemon.servers import PROGRAM, environment, eventually, free_port, here, launched, quarterdeckd, serving
+from tests.daemon.servers import (
+    PROGRAM,
+    Server,
+    environment,
+    eventually,
+    free_port,
+    here,
+    launched,
+    quarterdeckd,
+    serving,
+)
 
 from quarterdeck.daemon import config, tls
 from quarterdeck.storage import embedded
@@ -74,6 +86,66 @@ def test_killing_the_supervisor_leaves_no_process_and_the_next_start_the_same_ke
     ]
     with serving(data):
         assert digests() == before
+
+
+class Visitor(threading.Thread):
+    """Opens one connection after the other and asks something on each; `cut` is what went wrong."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.address = ("127.0.0.1", server.port)
+        self.trusting = ssl.create_default_context(cafile=str(server.data_dir / "keys" / "ca.pem"))
+        self.stopping = threading.Event()
+        self.answered = 0
+        self.cut: list[str] = []
+
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            try:
+                connection = socket.create_connection(self.address, timeout=20)
+                secured = self.trusting.wrap_socket(connection, server_hostname="127.0.0.1")
+            except ConnectionError:
+                continue  # nobody listens, or nobody let it in any more
+            except OSError as error:
+                self.cut.append(f"in the handshake: {error!r}")
+                continue
+            with secured:
+                self.ask(secured)
+
+    def ask(self, connection: ssl.SSLSocket) -> None:
+        try:
+            connection.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = connection.recv(1024)
+        except OSError as error:
+            self.cut.append(f"after the handshake: {error!r}")
+            return
+        if answer.startswith(b"HTTP/1.1 "):
+            self.answered += 1
+        else:
+            self.cut.append(f"answered: {answer!r}")
+
+
+def test_after_the_supervisor_is_killed_who_is_let_in_is_answered_and_the_next_one_gets_the_port(
+    reachable_dir: Path,
+) -> None:
+    data = reachable_dir / "data"
+    with launched(data) as killed:
+        killed.wait()
+        visitors = [Visitor(killed) for _ in range(4)]
+        for visitor in visitors:
+            visitor.start()
+        assert eventually(lambda: all(visitor.answered > 3 for visitor in visitors))
+
+        killed.process.kill()
+        killed.process.wait()
+        with serving(data, port=killed.port):
+            before = [visitor.answered for visitor in visitors]
+            assert eventually(lambda: all(one.answered > old for one, old in zip(visitors, before, strict=True)))
+            for visitor in visitors:
+                visitor.stopping.set()
+                visitor.join()
+
+    assert [visitor.cut for visitor in visitors] == [[]] * len(visitors)
 
 
 def test_killing_the_supervisor_during_the_start_leaves_no_process(reachable_dir: Path) -> None:
@@ -135,7 +207,7 @@ def test_without_worker_there_is_none_and_a_second_server_is_refused(reachable_d
         )
 
 
-def test_a_port_in_use_is_refused_at_once(reachable_dir: Path) -> None:
+def test_a_port_in_use_is_refused_before_anything_is_made(reachable_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         done = here("serve", "--data-dir", str(reachable_dir / "data"), "--listen", f"127.0.0.1:{port}")

@@ -8,12 +8,17 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from quarterdeck.core.errors import Conflict, Unavailable
 
 BACKLOG = 512
+#: Who was killed leaves a process behind that lets go of the port in a moment.
+_IN_USE_SECONDS = 2.0
+_LOOK_SECONDS = 0.05
 
 
 @contextlib.contextmanager
@@ -59,11 +64,24 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         try:
-            listener.bind(address)
+            _bind(listener, address)
             listener.listen(BACKLOG)
         except OSError as error:
             raise Unavailable(_cannot_listen(error, host, port)) from error
         yield listener
+
+
+def _bind(listener: socket.socket, address: Any) -> None:
+    until = time.monotonic() + _IN_USE_SECONDS
+    while True:
+        try:
+            listener.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > until:
+                raise
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return
 
 
 def _cannot_listen(error: OSError, host: str, port: int) -> str:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`quarterdeckd serve`: one small process that starts the others, keeps them alive, and takes them along when it ends.
 
-It owns the data directory (a lock) and the listening sockets (so that a port in use is known at once and connections
+It owns the data directory (a lock) and the listening sockets (so that a port in use is known early and connections
 wait while the API restarts). Children are started at once, load their modules while the database comes up, and get the
 settings when their turn has come: preparation, then API and workers. It imports as little as it can, for it stays.
 """
