@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 ALGORITHMS = {"sha256": 32, "sha512": 64}
 _NOTATION = re.compile(r"(sha256|sha512)(//|:)(.*)")
 _CACHED_HASHES = _CACHED_CERTIFICATES = 20_000
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?(?:-----END CERTIFICATE-----|\Z)", re.DOTALL)
+_BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 _PUBLIC = "-----BEGIN PUBLIC KEY-----"
 
 
@@ -117,10 +117,13 @@ def parse_certificates(content: bytes) -> dict[NodeId, tuple[str, ...]]:
     One without a UID is left out.
     """
     found: dict[NodeId, tuple[str, ...]] = {}
-    pieces = _CERTIFICATE.findall(content)
-    if not pieces and content.strip():
+    # A regular expression takes a hundred times as long for thousands of them.
+    head, *rest = content.split(_BEGIN)
+    if not rest and head.strip():
         raise Invalid("The certificates cannot be read: there are none.")
-    for piece in pieces:
+    for body in rest:
+        end = body.find(_END)
+        piece = _BEGIN + (body[: end + len(_END)] if end >= 0 else body)
         node = _owner(piece)
         if node is None:
             log.warning("A certificate without a UID in its subject is left out.")
