@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore
 # Tests and the demo reach nodes over real SSH.
 SSHD := PATH="$$PATH:/usr/sbin" command -v sshd >/dev/null || tools/system-packages openssh-server
+# Tests put real web servers in front of a real server; without them they are skipped.
+WEB := PATH="$$PATH:/usr/sbin" && command -v nginx >/dev/null && command -v apache2 >/dev/null || tools/system-packages nginx-light apache2-bin
 T ?=
 B ?=
 
@@ -54,6 +56,7 @@ fix: setup ## Format, and mend what the linter can mend
 .PHONY: test
 test: setup $(if $(T),,test-pg15) ## Run all tests, those of the storage also on PostgreSQL 15 (T=tests/core for some)
 	@$(SSHD)
+	@$(WEB) || true
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(T)
 
 .PHONY: test-pg15
