@@ -94,7 +94,7 @@ def _listen(options: argparse.Namespace) -> int:
 
 
 def _update(options: argparse.Namespace) -> int:
-    from quarterdeck_agent import keys, policy, run  # every command loads only what it needs
+    from quarterdeck_agent import keys, policy, resources, run  # every command loads only what it needs
     from quarterdeck_agent.client import Client
     from quarterdeck_agent.errors import Refused
 
@@ -104,6 +104,8 @@ def _update(options: argparse.Namespace) -> int:
         client = Client(settings.server, settings.pin, keys.load(directory.path), node)
         try:
             changed = policy.update(directory, client, node, settings.policy_key)
+            found = policy.cached(directory, node, settings.policy_key)
+            laid_out = resources.lay_out(directory.path, found, client.download) if found else None
         except Refused as error:
             if error.code not in run.WAITING_CODES:
                 raise
@@ -113,7 +115,10 @@ def _update(options: argparse.Namespace) -> int:
             client.close()
         directory.remember(last_update=int(time.time()))
     print("A new policy was fetched." if changed else "The policy is current.")
-    return FINE
+    problems = [place.problem for place in laid_out.places.values() if place.problem] if laid_out else []
+    for problem in problems:
+        print(f"quarterdeck-agent: {problem}", file=sys.stderr)
+    return FAILED if problems else FINE
 
 
 def _inventory(options: argparse.Namespace) -> int:

@@ -44,6 +44,8 @@ PATH_POLICY = PATH_PREFIX + "/policy"
 PATH_REPORTS = PATH_PREFIX + "/reports"
 PATH_INVENTORIES = PATH_PREFIX + "/inventories"
 PATH_AGENT_FILE = PATH_PREFIX + "/quarterdeck-agent.pyz"
+#: Below it, files of techniques by their SHA-256.
+PATH_RESOURCES = PATH_PREFIX + "/resources"
 #: An agent that listens holds a POST here (no body); answered with a `Wake` within HOLD_SECONDS.
 PATH_WAKE = PATH_PREFIX + "/wake"
 #: Below it, what a run prints goes to `<run id>/output` (see `output_path`); answered with a `Taken`.
@@ -110,7 +112,21 @@ class Block(TypedDict):
     items: List[Union[Call, Block]]
 
 
-class PolicyItem(TypedDict):
+class Resource(TypedDict):
+    """A file that comes with a technique; its methods say `${resources_dir}/path`."""
+
+    #: With slashes, below the technique's directory.
+    path: str
+    sha256: str
+    size: int
+
+
+class _Files(TypedDict, total=False):
+    #: Absent when the technique has none.
+    resources: List[Resource]
+
+
+class PolicyItem(_Files):
     """One directive, as one rule brings it to the node."""
 
     rule: str

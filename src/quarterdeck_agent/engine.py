@@ -12,6 +12,7 @@ error and `noncompliant`, so that whatever depends on its success does not run.
 from __future__ import annotations
 
 import enum
+from collections import ChainMap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
@@ -21,6 +22,7 @@ from quarterdeck_agent.outcome import Facts, Finding, Method, MethodCall, State
 
 if TYPE_CHECKING:
     from quarterdeck_agent.exchange import Exchange
+    from quarterdeck_agent.resources import Place
 
 MAX_MESSAGE_CHARACTERS = 16384
 
@@ -71,6 +73,8 @@ class Engine:
     persistent: Optional[str] = None
     #: The node's own server, for files.
     server: Optional[Exchange] = None
+    #: The files of techniques, by id and version.
+    resources: Mapping[Tuple[str, str], Place] = field(default_factory=dict)
     #: Problems of calls that send no report.
     problems: List[str] = field(default_factory=list)
 
@@ -91,10 +95,10 @@ class Engine:
         enforce = item["mode"] == "enforce" and not self.audit_only
         value = call["value"]
         try:
-            value = self._expand(value)
+            value = self._expand(value, item)
             unmet = self._unmet(required)
             if unmet is None:
-                outcome, message = self._judge(call, enforce=enforce)
+                outcome, message = self._judge(item, call, enforce=enforce)
                 self._define_results(call, value, outcome)
             else:
                 outcome, message = Outcome.NOT_APPLICABLE, f"The condition {unmet} is not met."
@@ -119,12 +123,12 @@ class Engine:
                 return expanded
         return None
 
-    def _judge(self, call: Call, *, enforce: bool) -> Tuple[Outcome, str]:
+    def _judge(self, item: PolicyItem, call: Call, *, enforce: bool) -> Tuple[Outcome, str]:
         """Audit, and where allowed repair, one call whose conditions hold. Raises UndefinedVariable."""
         method = self.methods.get(call["method"])
         if method is None:
             return Outcome.ERROR, f"This agent does not know the method {call['method']}; update the agent."
-        params = {name: self._expand(value) for name, value in call["params"].items()}
+        params = {name: self._expand(value, item) for name, value in call["params"].items()}
         prepared = MethodCall(
             params=params, facts=self.facts, backups=self.backups, state=self.persistent, server=self.server
         )
@@ -140,8 +144,19 @@ class Engine:
         stem = f"{method.prefix if method else call['method']}_{conditions.canonify(value)}"
         self.facts.conditions.update(f"{stem}_{suffix}" for suffix in _SUFFIXES[outcome])
 
-    def _expand(self, text: str) -> str:
-        return variables.expand(text, self.facts.variables)
+    def _expand(self, text: str, item: PolicyItem) -> str:
+        known: Mapping[str, object] = self.facts.variables
+        if variables.RESOURCES in text and item.get("resources"):
+            place = self.resources.get((item["technique"], item["version"]))
+            known = ChainMap({variables.RESOURCES: _directory(place)}, self.facts.variables)
+        return variables.expand(text, known)
+
+
+def _directory(place: Optional[Place]) -> object:
+    """Where the files of a technique are, or why they cannot be used."""
+    if place is None:
+        return variables.UndefinedVariable("The resources of this technique are not here.")
+    return variables.UndefinedVariable(place.problem) if place.problem else place.directory
 
 
 def _judge_seeing(method: Method, call: MethodCall, *, enforce: bool) -> Tuple[Outcome, str]:

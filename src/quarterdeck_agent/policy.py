@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from typing import Any, List, Mapping, Optional, cast
 
 from quarterdeck_agent import documents, keys
@@ -33,6 +34,10 @@ _CALL_FIELDS = {
     "params": dict,
     "report": bool,
 }
+_RESOURCE_FIELDS = {"path": str, "sha256": str, "size": int}
+_DIGEST = re.compile("[0-9a-f]{64}")
+_TECHNIQUE = re.compile("[A-Za-z0-9_-]+")
+_VERSION = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
 def verified(body: bytes, signature: str, node: str, policy_key: str) -> documents.Policy:
@@ -55,6 +60,8 @@ def verified(body: bytes, signature: str, node: str, policy_key: str) -> documen
     for item in document["policies"]:
         _check(item, _ITEM_FIELDS, "directive")
         _check_items(item["items"])
+        if "resources" in item:
+            _check_resources(item)
     return cast("documents.Policy", document)
 
 
@@ -65,6 +72,18 @@ def _check_items(items: List[Any]) -> None:
         _check(item, _BLOCK_FIELDS if is_block else _CALL_FIELDS, "block" if is_block else "call")
         if is_block:
             _check_items(item["items"])
+
+
+def _check_resources(item: Mapping[str, Any]) -> None:
+    """Raises Untrusted unless all files of a technique stay below a directory of its own."""
+    _check(item, {"technique": str, "version": str, "resources": list}, "directive")
+    if not (_TECHNIQUE.fullmatch(item["technique"]) and _VERSION.fullmatch(item["version"])):
+        raise Untrusted("The policy holds resources of a technique without a usable name; it was not obeyed.")
+    for one in item["resources"]:
+        _check(one, _RESOURCE_FIELDS, "resource")
+        segments = one["path"].split("/")
+        if "\0" in one["path"] or {"", ".", ".."}.intersection(segments) or not _DIGEST.fullmatch(one["sha256"]):
+            raise Untrusted(f"The policy holds a resource that cannot be kept, {one['path']!r}; it was not obeyed.")
 
 
 def _check(found: Any, fields: Mapping[str, Any], what: str) -> None:

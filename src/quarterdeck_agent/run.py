@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Mapping, Optional, Tuple
 
-from quarterdeck_agent import __version__, documents, facts, keys, policy
+from quarterdeck_agent import __version__, documents, facts, keys, policy, resources
 from quarterdeck_agent.client import Client
 from quarterdeck_agent.documents import Policy, Report
 from quarterdeck_agent.engine import Engine
@@ -104,7 +104,7 @@ class _Run:
                 self._update()
             found = policy.cached(self._state, self._node, self._settings.policy_key)
             if found is not None:
-                self._apply(found)
+                self._apply(*self._with_resources(found))
             else:
                 self._without_policy()
             if not self._options.audit_only:
@@ -132,7 +132,28 @@ class _Run:
         else:
             raise self._refusal or AgentError("There is no policy yet; run again without --no-update.")
 
-    def _apply(self, found: Policy) -> None:
+    def _with_resources(self, found: Policy) -> Tuple[Policy, Mapping[resources.Key, resources.Place]]:
+        """The policy, or one that came meanwhile, and the files of its techniques."""
+        laid_out = self._lay_out(found)
+        if laid_out.refused and self._options.update:
+            # What the server does not give any more, its present policy does not name.
+            self._update()
+            newer = policy.cached(self._state, self._node, self._settings.policy_key)
+            if newer is not None and newer["config_id"] != found["config_id"]:
+                found, laid_out = newer, self._lay_out(newer)
+        for place in laid_out.places.values():
+            if place.problem:
+                self._result.warn(place.problem)
+        return found, laid_out.places
+
+    def _lay_out(self, found: Policy) -> resources.LaidOut:
+        if not self._options.update:
+            return resources.lay_out(self._state.path, found, None, "It was not fetched with the policy.")
+        if isinstance(self._refusal, (Unreachable, Untrusted)):  # it would only time out again
+            return resources.lay_out(self._state.path, found, None, str(self._refusal))
+        return resources.lay_out(self._state.path, found, self._client.download)
+
+    def _apply(self, found: Policy, places: Mapping[resources.Key, resources.Place]) -> None:
         result, state = self._result, self._state
         result.waiting = False
         if self._refusal is not None:
@@ -148,6 +169,7 @@ class _Run:
             backups=state.at("backups"),
             persistent=state.at("persistent"),
             server=Exchange(self._client, self._key, self._node),
+            resources=places,
         )
         for report in engine.apply(found):
             result.reports.append(report)

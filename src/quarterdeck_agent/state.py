@@ -4,7 +4,8 @@
     node.id node.key node.cert   identity              settings.json  what enrolment settled
     policy                       last verified policy  memory.json    counters and times
     queue/                       parcels to send       refused/       parcels the server will never take
-    backups/ persistent/         kept by methods       history.jsonl  the last runs       lock
+    backups/ persistent/         kept by methods       resources/     files of techniques
+    history.jsonl                the last runs         lock
 
 Every file is replaced atomically, so a crash leaves the old one or the new one.
 """

@@ -2,8 +2,9 @@
 """Expanding what the server left to the agent: `${prefix.name}` and `${prefix.name[key][key]}`.
 
 Keys may hold references themselves. A value is put in as it is: references inside it stay text, so
-that the content of a file or a property can never pull in another one. Anything of another shape
-(`${HOME}`, `$(command)`, `${a.b:-x}`) is not ours and stays as it is.
+that the content of a file or a property can never pull in another one. `${resources_dir}` is ours
+where the technique has files. Anything of another shape (`${HOME}`, `$(command)`, `${a.b:-x}`) is not
+ours and stays as it is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ import re
 from typing import Callable, List, Mapping, Optional, Tuple
 
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)+)\s*")
+
+#: The directory with the files of the technique whose calls are expanded.
+RESOURCES = "resources_dir"
+_RESOURCES = re.compile(r"resources_dir\s*\}")
 
 
 class UndefinedVariable(ValueError):
@@ -39,11 +44,16 @@ def expand(text: str, variables: Mapping[str, object], put: Optional[Callable[[s
 
 
 def lookup(name: str, keys: List[str], variables: Mapping[str, object]) -> object:
-    """The value of a variable, or of what its keys lead to. Raises UndefinedVariable."""
+    """The value of a variable, or of what its keys lead to. Raises UndefinedVariable.
+
+    A value that is one says why there is none.
+    """
     shown = name + "".join(f"[{key}]" for key in keys)
     if name not in variables:
         raise UndefinedVariable(f"undefined variable ${{{shown}}}")
     value = variables[name]
+    if isinstance(value, UndefinedVariable):
+        raise value
     for key in keys:
         if isinstance(value, Mapping) and key in value:
             value = value[key]
@@ -61,6 +71,9 @@ def as_text(value: object) -> str:
 
 def _reference(text: str, start: int, variables: Mapping[str, object]) -> Tuple[Optional[str], int]:
     """Value and end of the reference at `start`; (None, end of `${`) when it is not one of ours."""
+    own = _RESOURCES.match(text, start + 2) if RESOURCES in variables else None
+    if own:
+        return as_text(lookup(RESOURCES, [], variables)), own.end()
     named = _NAME.match(text, start + 2)
     if not named or named.group(1).startswith("match."):  # what file_replace_lines captures
         return None, start + 2

@@ -34,6 +34,8 @@ class FakeServer:
     pin: str
     url: str = ""
     policy: bytes | None = None
+    #: files of techniques by what they are asked for, which a test may have wrong
+    contents: dict[str, bytes] = field(default_factory=dict)
     #: signs policies; tests replace it to forge one
     signs_with: rsa.RSAPrivateKey | None = None
     clock_ahead: int = 0
@@ -67,6 +69,9 @@ class FakeServer:
             return 200, {}, json.dumps(answer).encode()
         if path == documents.PATH_POLICY:
             return self.answer_policy(node, headers.get("If-None-Match"))
+        if path.startswith(documents.PATH_RESOURCES):
+            content = self.contents.get(path.rpartition("/")[2])
+            return self.refuse(404, "invalid") if content is None else (200, {}, content)
         parcel = documents.open_parcel(body)
         assert keys.verify(self.nodes[node], parcel.message(), base64.b64decode(parcel.signature))
         self.parcels.append(parcel)

@@ -21,6 +21,7 @@ PATH_POLICIES = agent.PATH_PREFIX + "/relay/policies"
 PATH_PARCELS = agent.PATH_PREFIX + "/relay/parcels"
 PATH_TREE = agent.PATH_PREFIX + "/relay/tree"
 PATH_FILES = agent.PATH_PREFIX + "/relay/files"
+PATH_RESOURCES = agent.PATH_PREFIX + "/relay/resources"
 
 #: Relay, Unix time, nonce and signature (base64) of the relay that a node's request came through first.
 HEADER_VOUCHER = "Quarterdeck-Relay"
