@@ -68,7 +68,7 @@ def _list_of_project(project: str, wanted: dict[str, str] | None, *, as_json: bo
         display.as_json(found)
         return
     display.table(
-        ("NAME", "HOSTNAME", "USER", "TAGS", "OS", "FROM"),
+        ("NAME", "HOSTNAME", "USER", "TAGS", "OS", "FROM", "REACHED BY"),
         (
             tuple(
                 plain(cell)
@@ -79,6 +79,7 @@ def _list_of_project(project: str, wanted: dict[str, str] | None, *, as_json: bo
                     ",".join(one["tags"]),
                     one["osName"] or one["osFamily"],
                     one["source"],
+                    one["transport"],
                 )
             )
             for one in found

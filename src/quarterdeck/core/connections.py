@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a node of a project is reached: what its attributes, its project and the server's settings say together.
 
-Opening the connection is `engine/ssh.py`'s.
+Opening a connection is `engine/ssh.py`'s, asking agents `engine/agents.py`'s.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from quarterdeck.core.errors import Invalid
+from quarterdeck.core.ids import NodeId
 from quarterdeck.core.projects import Project
 from quarterdeck.core.resources import Resource
 
@@ -94,6 +95,50 @@ def connection(resource: Resource, project: Project, defaults: Defaults) -> Conn
         run_seconds=_seconds(get("ssh-command-timeout"), 0.0),
         copy_directory=get("file-copy-destination-dir") or "/tmp",  # noqa: S108  # as above
         host_keys=_policy(get("ssh-host-keys"), defaults.host_keys),
+    )
+
+
+#: The ways to a node that is not the server's own.
+Kind = Literal["ssh", "agent"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentWay:
+    """The connection that a node's own agent holds open. `user` "" is the agent's own."""
+
+    node: NodeId
+    user: str = ""
+    run_seconds: float = 0.0
+    copy_directory: str = "/tmp"  # noqa: S108  # as above
+
+
+def kinds(resource: Resource, project: Project) -> tuple[Kind, ...]:
+    """The ways to try, in this order: SSH unless the node or its project says otherwise. Raises Invalid."""
+    text = _Getter(resource.attributes, project)("node-transport") or "ssh"
+    found: list[Kind] = []
+    for part in text.split(","):
+        match part.strip():
+            case "ssh" | "agent" as kind if kind not in found:
+                found.append(kind)
+            case _:
+                raise Invalid(f"node-transport is ssh, agent, or both in the order of tries, not '{text}'")
+    return tuple(found)
+
+
+def agent_way(resource: Resource, project: Project, defaults: Defaults) -> AgentWay:
+    """How to reach a node of the inventory over its agent: as the same user as over SSH, where one is set.
+
+    Raises Invalid.
+    """
+    if resource.node is None:
+        raise Invalid(f"'{resource.name}' is no node of the inventory, so that no agent speaks for it")
+    get = _Getter(resource.attributes, project)
+    user, _ = _hop(resource.hostname)
+    return AgentWay(
+        node=resource.node,
+        user=get("agent-user") or resource.username or user or get("ssh-user") or defaults.username,
+        run_seconds=_seconds(get("ssh-command-timeout"), 0.0),
+        copy_directory=get("file-copy-destination-dir") or "/tmp",  # noqa: S108  # as above
     )
 
 

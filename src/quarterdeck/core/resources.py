@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 
+from quarterdeck.core.ids import NodeId
+
 #: RunDeck's name of an attribute -> our field. Documents write camel case, filters and contexts write dashes.
 _FIELDS = {
     "name": "name",
@@ -50,6 +52,8 @@ class Resource:
     os_name: str = ""
     os_version: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
+    #: which node of the inventory it is; None for what a document says, whatever that calls itself
+    node: NodeId | None = None
 
     def get(self, name: str, default: str = "") -> str:
         """The attribute that RunDeck calls `name` (`os-family`, `tags` as a sorted comma list, any free one)."""

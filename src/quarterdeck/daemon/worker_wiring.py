@@ -12,14 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from quarterdeck.core.ids import ROOT
 from quarterdeck.core.sites import Site
 from quarterdeck.daemon import paths, sites, tls
 from quarterdeck.daemon.config import Config
 from quarterdeck.engine import executions, intake, run_logs, scheduler, tasks
+from quarterdeck.engine.agents import Agents
 from quarterdeck.engine.executions import Executions
+from quarterdeck.formats.signature import SigningKey
+from quarterdeck.relaying import node_commands
 from quarterdeck.relaying.counters import Counters
 from quarterdeck.relaying.drop_directory import FAILED
 from quarterdeck.relaying.failed_files import FailedFiles
+from quarterdeck.relaying.links import Signer
 from quarterdeck.services.executions import RUN_TASK
 from quarterdeck.storage import queue
 from quarterdeck.storage.database import Database
@@ -29,6 +34,7 @@ log = logging.getLogger(__name__)
 #: Tasks that one worker process runs at the same time; generation brings its own processes.
 WORKER_THREADS = 4
 LOOKUP_THREADS = 32
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104  # nothing is bound
 
 
 async def worker(config: Config) -> None:
@@ -73,7 +79,20 @@ def _executions(config: Config, database: Database, site: Site) -> Executions:
         url=config.database_url,
         most=config.executions.at_once,
         known_hosts=[Path(path) for path in config.ssh.known_hosts],
+        agents=_agents(config),
     )
+
+
+def _agents(config: Config) -> Agents:
+    """The way to nodes' agents: over the API process of this server, which they and relays wait at."""
+    kept = tls.files(config.data)
+    key = SigningKey(kept.policy_key.read_bytes())
+    host, port = config.address
+    host = _LOOPBACK.get(host, host)  # who listens everywhere does so here
+    shown = f"[{host}]" if ":" in host else host
+    pin = tls.spki_pin(kept.server_certificate.read_bytes()) if config.tls else ""
+    url = f"{'https' if config.tls else 'http'}://{shown}:{port}"
+    return Agents(node_commands.own(url, pin, Signer(node=ROOT, key=key)), key)
 
 
 @asynccontextmanager

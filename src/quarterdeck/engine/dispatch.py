@@ -25,11 +25,14 @@ from quarterdeck.engine.output import LogWriter
 from quarterdeck.engine.recorder import Recorder
 from quarterdeck.engine.transports import Command, HostKey, NodeResult, Transport
 from quarterdeck.formats.host_keys import fingerprint
-from quarterdeck.services.execution_work import NodeWay, NoWay, Referenced, Selection
+from quarterdeck.services.execution_work import Local, NodeWay, NoWay, Referenced, Selection
 from quarterdeck.storage.executions import StepBegin, StepEnd
 
 log = logging.getLogger(__name__)
 
+#: After these a command has certainly not begun. A host key that is not trusted is no reason to go another way:
+#: somebody should look.
+_NOT_THERE = ("unreachable", "login", "refused")
 _WARN, _ERR, _VERBOSE = "WARN", "ERR", "VERBOSE"
 
 
@@ -189,7 +192,7 @@ class Dispatch:
             return await self._reference(step, values, unit, label)
         result = await self._command(step, values, way, label)
         if result.new_host_keys:
-            trusted = isinstance(way.way, Connection) and way.way.host_keys == "first-use"
+            trusted = any(isinstance(one.way, Connection) and one.way.host_keys == "first-use" for one in way.tries)
             self._say_new_keys(result.new_host_keys, way, label, trusted=trusted)
             await self.run.surroundings.host_keys_seen(result.new_host_keys, trusted=trusted)
         if result.ending == "abandoned":
@@ -199,9 +202,26 @@ class Dispatch:
     async def _command(
         self, step: Exec | Script | ScriptFile | ScriptUrl, values: Values, way: NodeWay, label: str
     ) -> NodeResult:
+        """Over the first of the node's ways that gets there: what may have begun on one is not tried on another."""
+        reasons: list[str] = []
+        keys: list[HostKey] = []
+        result = NodeResult(ending="unreachable")
+        for one in way.tries:
+            result = await self._over(step, values, one, label)
+            keys += result.new_host_keys
+            reasons.append(f"{_kind(one)}: {result.reason}")
+            if result.ending not in _NOT_THERE or self.run.stop.is_set():
+                break
+        if len(reasons) > 1:
+            self._say_tries(reasons, _kind(one), way, label, reached=result.ending not in _NOT_THERE)
+        return replace(result, new_host_keys=tuple(keys))
+
+    async def _over(
+        self, step: Exec | Script | ScriptFile | ScriptUrl, values: Values, way: NodeWay, label: str
+    ) -> NodeResult:
         if isinstance(way.way, NoWay):
             return NodeResult(ending="refused", reason=way.way.reason)
-        copy_directory = way.way.copy_directory if isinstance(way.way, Connection) else _copy_directory(way)
+        copy_directory = _copy_directory(way) if isinstance(way.way, Local) else way.way.copy_directory
         command = await self._prepared(step, values, way, copy_directory)
         if command is None:
             return NodeResult(ending="aborted", reason="Stopped before it began.")
@@ -288,6 +308,18 @@ class Dispatch:
         reason = result.reason or f"Command failed with exit status {result.exit_status}"
         self.run.writer.message(self._mask().text(reason), level=_ERR, node=node, step=label, user=self.run.user)
 
+    def _say_tries(self, reasons: Sequence[str], kind: str, way: NodeWay, label: str, *, reached: bool) -> None:
+        """Which way was taken, where more than one was tried."""
+        failed = reasons[:-1] if reached else reasons
+        taken = f"Reached over {kind}, after " if reached else "Not reached: "
+        self.run.writer.message(
+            self._mask().text(taken + "; ".join(failed)),
+            level=_WARN,
+            node=way.resource.name,
+            step=label,
+            user=self.run.user,
+        )
+
     def _say_new_keys(self, keys: Sequence[HostKey], way: NodeWay, label: str, *, trusted: bool) -> None:
         for one in [key for key in keys if key not in self.run.told_keys]:
             self.run.told_keys.add(one)
@@ -306,6 +338,10 @@ _LOGIN_SHELL = (
     'case "$_rd_shell:$SHELL" in :*/bash|:*/zsh|:*/ksh) _rd_shell=1; export _rd_shell; exec "$SHELL" "$0" ;; esac; '
     "unset _rd_shell\n"
 )
+
+
+def _kind(way: NodeWay) -> str:
+    return "SSH" if isinstance(way.way, Connection) else "its agent"
 
 
 def _copy_directory(way: NodeWay) -> str:

@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from quarterdeck.core import job_checks, job_context, options
-from quarterdeck.core.connections import Address, Connection
+from quarterdeck.core.connections import Address, AgentWay, Connection
 from quarterdeck.core.errors import Conflict, Invalid, QuarterdeckError, Unavailable
 from quarterdeck.core.executions import NodeCounts, State
 from quarterdeck.core.job_context import Context as Values
 from quarterdeck.core.jobs import JobRef, ScriptFile, ScriptUrl
 from quarterdeck.core.sites import Site
 from quarterdeck.engine import ssh
+from quarterdeck.engine.agents import Agents
 from quarterdeck.engine.dispatch import Dispatch, Run
 from quarterdeck.engine.fetching import Fetcher
 from quarterdeck.engine.local import Guard, LocalTransport
@@ -81,6 +82,7 @@ class _Running:
 
 class Executions:
     """What one worker process runs. `most` executions at a time; more wait for their turn, or for other workers.
+    Without `agents`, nodes are reached over SSH only.
 
     `schedules_changed` is set whenever schedules may be due at other times.
     """
@@ -94,6 +96,7 @@ class Executions:
         most: int,
         known_hosts: Sequence[Path] = (),
         gone_seconds: float = GONE_SECONDS,
+        agents: Agents | None = None,
     ) -> None:
         self._units, self._site, self._url = units, site, url
         self._most, self._gone_seconds = most, gone_seconds
@@ -102,6 +105,7 @@ class Executions:
         self._recorder = Recorder(units, self._threads)
         self._pool = ssh.Pool(known_hosts=known_hosts)
         self._guard = Guard()
+        self._agents = agents
         self._fetcher = Fetcher(site.allowed_paths, site.allowed_urls)
         self._running: dict[int, _Running] = {}
         self._claiming = asyncio.Lock()
@@ -388,6 +392,10 @@ class Executions:
         """The way to a node. Raises Invalid."""
         if isinstance(way.way, Local):
             return LocalTransport(self._guard, user=way.way.user)
+        if isinstance(way.way, AgentWay):
+            if self._agents is None:
+                raise Invalid("This worker reaches no agents.")
+            return self._agents.transport(way.way)
         assert isinstance(way.way, Connection)
         return self._pool.transport(_access(way.way, selection))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every way of running a command on a node has in common. The ways: `ssh.py`, `local.py`.
+"""What every way of running a command on a node has in common. The ways: `ssh.py`, `agents.py`, `local.py`.
 
 A transport never raises for what happens on a node: every end is a `NodeResult`. It is given a sink for the output
 and an event that says when to stop.

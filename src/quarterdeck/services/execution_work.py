@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from quarterdeck.core import accounts, connections, executions, job_context, job_references, node_filters, options
 from quarterdeck.core.accounts import Account
-from quarterdeck.core.connections import Address, Connection
+from quarterdeck.core.connections import Address, AgentWay, Connection
 from quarterdeck.core.errors import Forbidden, Invalid
 from quarterdeck.core.executions import Execution, NodeStep, State
 from quarterdeck.core.job_context import Context as Values
@@ -49,10 +49,16 @@ class NoWay:
 
 @dataclass(frozen=True, slots=True)
 class NodeWay:
-    """A node of a run and how it is reached."""
+    """A node of a run and how it is reached; `more` are the ways to try when the first does not get there."""
 
     resource: Resource
-    way: Connection | Local | NoWay
+    way: Connection | AgentWay | Local | NoWay
+    more: tuple[Connection | AgentWay, ...] = ()
+
+    @property
+    def tries(self) -> tuple[NodeWay, ...]:
+        """Each way by itself, in order."""
+        return (replace(self, more=()), *(NodeWay(self.resource, way) for way in self.more))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +239,7 @@ def select(
     if preset is not None:
         return _opened(ctx, tuple(_preset(ctx, known, preset)), ())
     allowed = access.nodes(ctx, project.name, _filtered(ctx, job, values, known.nodes), "run")
-    ways = [NodeWay(one, _way(ctx, project, one)) for one in allowed]
+    ways = [_node_way(ctx, project, one) for one in allowed]
     unreachable = {one.resource.name for one in ways if isinstance(one.way, NoWay) and _is_inventoried(one.resource)}
     kept = tuple(one for one in ways if one.resource.name not in unreachable)
     return _opened(ctx, kept, tuple(sorted(unreachable)))
@@ -246,7 +252,7 @@ def _preset(ctx: Context, known: Fleet, names: Sequence[str]) -> Iterator[NodeWa
     allowed = {one.name for one in access.nodes(ctx, known.project.name, found, "run")}
     for one in found:
         refused = NoWay(_NOT_ALLOWED.format(user=ctx.account.name))
-        yield NodeWay(one, _way(ctx, known.project, one) if one.name in allowed else refused)
+        yield _node_way(ctx, known.project, one) if one.name in allowed else NodeWay(one, refused)
 
 
 def _filtered(ctx: Context, job: Job, values: Mapping[str, str], known: Sequence[Resource]) -> list[Resource]:
@@ -265,22 +271,17 @@ def _is_inventoried(resource: Resource) -> bool:
     return "node-id" in resource.attributes
 
 
-def _way(ctx: Context, project: Project, resource: Resource) -> Connection | Local | NoWay:
+def _node_way(ctx: Context, project: Project, resource: Resource) -> NodeWay:
     is_server = resource.name == ctx.site.node.name
-    own = resource.get("local-node-executor") if is_server else ""
-    kind = own or resource.get("node-executor") or project.get(_executor_property(is_server=is_server))
+    kind = resources.executor(ctx, project, resource)
     match kind:
         case "local":
-            return _local(ctx)
+            return NodeWay(resource, _local(ctx))
         case "":
-            return _local(ctx) if is_server else _remote(ctx, project, resource)
+            return NodeWay(resource, _local(ctx)) if is_server else _remote(ctx, project, resource)
         case "ssh" | "jsch-ssh":
             return _remote(ctx, project, resource)
-    return NoWay(f"There is no node executor '{kind}'; there are ssh and local.")
-
-
-def _executor_property(*, is_server: bool) -> str:
-    return "service.NodeExecutor.default.local.provider" if is_server else "service.NodeExecutor.default.provider"
+    return NodeWay(resource, NoWay(f"There is no node executor '{kind}'; there are ssh and local."))
 
 
 def _local(ctx: Context) -> Local | NoWay:
@@ -292,7 +293,27 @@ def _local(ctx: Context) -> Local | NoWay:
     )
 
 
-def _remote(ctx: Context, project: Project, resource: Resource) -> Connection | NoWay:
+def _remote(ctx: Context, project: Project, resource: Resource) -> NodeWay:
+    """The ways in the order of tries, as far as they are open; if none is, why the first is not."""
+    try:
+        kinds = connections.kinds(resource, project)
+    except Invalid as error:
+        return NodeWay(resource, NoWay(error.message))
+    found = [
+        _over_agent(ctx, project, resource) if kind == "agent" else _over_ssh(ctx, project, resource) for kind in kinds
+    ]
+    open_ones = [way for way in found if not isinstance(way, NoWay)]
+    return NodeWay(resource, open_ones[0], tuple(open_ones[1:])) if open_ones else NodeWay(resource, found[0])
+
+
+def _over_agent(ctx: Context, project: Project, resource: Resource) -> AgentWay | NoWay:
+    try:
+        return connections.agent_way(resource, project, ctx.site.ssh)
+    except Invalid as error:
+        return NoWay(error.message)
+
+
+def _over_ssh(ctx: Context, project: Project, resource: Resource) -> Connection | NoWay:
     try:
         found = connections.connection(resource, project, ctx.site.ssh)
     except Invalid as error:
@@ -315,7 +336,7 @@ def is_allowed(ctx: Context, path: str) -> bool:
 
 
 def _opened(ctx: Context, nodes: tuple[NodeWay, ...], left_out: tuple[str, ...]) -> Selection:
-    ways = [one.way for one in nodes if isinstance(one.way, Connection)]
+    ways = [way for one in nodes for way in (one.way, *one.more) if isinstance(way, Connection)]
     names = {name for way in ways for name in (way.key_secret, way.passphrase_secret) if name}
     addresses = {hop.address for way in ways for hop in (way.hop, *way.jumps)}
     trusted: dict[Address, tuple[str, ...]] = {}

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from quarterdeck.core import projects
+from quarterdeck.core import connections, projects
 from quarterdeck.core.errors import AlreadyExists, Conflict
 from quarterdeck.core.executions import State
 from quarterdeck.core.projects import Project
+from quarterdeck.core.resources import Resource
 from quarterdeck.services import access
 from quarterdeck.services.context import Context
 from quarterdeck.storage.executions import ExecutionQuery
@@ -68,6 +69,7 @@ def delete(ctx: Context, name: str) -> None:
 
 def _check(ctx: Context, project: Project) -> None:
     """What the properties refer to must be there: a slip of the pen would leave a project without nodes."""
+    connections.kinds(Resource(""), project)
     source = project.inventory_source
     if source.kind == "group":
         ctx.store.groups.get(source.group)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from quarterdeck.core import bounded_regexes, node_filters, resources
+from quarterdeck.core import bounded_regexes, connections, node_filters, resources
 from quarterdeck.core.errors import Invalid, NotFound
 from quarterdeck.core.node_filters import NodeFilter
 from quarterdeck.core.projects import Project
@@ -46,6 +46,25 @@ def select(ctx: Context, project_name: str, wanted: NodeFilter | None) -> list[R
     if wanted is not None:
         found = node_filters.select(wanted, found)
     return access.nodes(ctx, project_name, found, "read")
+
+
+def executor(ctx: Context, project: Project, resource: Resource) -> str:
+    """The node executor that the node or its project names; "" for the usual one."""
+    is_server = resource.name == ctx.site.node.name
+    own = resource.get("local-node-executor") if is_server else ""
+    ours = "service.NodeExecutor.default.local.provider" if is_server else "service.NodeExecutor.default.provider"
+    return own or resource.get("node-executor") or project.get(ours)
+
+
+def transport(ctx: Context, project: Project, resource: Resource) -> str:
+    """How a node is reached: `local`, or the ways in the order of tries, `ssh`, `agent`; what is set but unknown."""
+    kind = executor(ctx, project, resource)
+    if kind == "local" or (not kind and resource.name == ctx.site.node.name):
+        return "local"
+    try:
+        return ",".join(connections.kinds(resource, project)) if kind in ("", "ssh", "jsch-ssh") else kind
+    except Invalid:
+        return resource.get("node-transport")
 
 
 def documented(ctx: Context, project_name: str) -> frozenset[str]:

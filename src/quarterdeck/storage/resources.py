@@ -80,6 +80,7 @@ def _from_node(row: Row[Any]) -> Resource:
         os_name=row.os_name,
         os_version=row.os_version,
         attributes={**plain, "node-id": row.id},
+        node=NodeId(row.id),
     )
 
 

@@ -76,11 +76,12 @@ def delete_project(ctx: Context, request: Request) -> Reply:
 @section.operation("listProjectNodes", "GET", "/api/1/projects/{name}/nodes", right="node.read")
 def list_project_nodes(ctx: Context, request: Request) -> Reply:
     """List the nodes of a project, where each comes from; filters by RunDeck's names (`name`, `exclude-tags`, ...)."""
-    name = projects.get(ctx, request.params["name"]).name
+    project = projects.get(ctx, request.params["name"])
+    name = project.name
     given = {key: values[0] for key, values in request.query.items() if key != "reason"}
     wanted = body.node_filter(given or None)
     documented = resources.documented(ctx, name)
-    return Reply([_encode_node(ctx, one, documented) for one in resources.select(ctx, name, wanted)])
+    return Reply([_encode_node(ctx, project, one, documented) for one in resources.select(ctx, name, wanted)])
 
 
 @section.operation("listHistory", "GET", "/api/1/projects/{name}/history", right="execution.read")
@@ -111,7 +112,7 @@ def encode_project(project: Project) -> dict[str, Any]:
     return {"name": project.name, "description": project.description, "properties": dict(project.properties)}
 
 
-def _encode_node(ctx: Context, node: Resource, documented: frozenset[str]) -> dict[str, Any]:
+def _encode_node(ctx: Context, project: Project, node: Resource, documented: frozenset[str]) -> dict[str, Any]:
     source = "document" if node.name in documented else "inventory"
     return {
         "name": node.name,
@@ -124,6 +125,7 @@ def _encode_node(ctx: Context, node: Resource, documented: frozenset[str]) -> di
         "osName": node.os_name,
         "osVersion": node.os_version,
         "attributes": dict(node.attributes),
+        "transport": resources.transport(ctx, project, node),
         "source": "server" if node.name == ctx.site.node.name else source,
     }
 
