@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands of `quarterdeckd` as people call them. Each one loads what it needs when it runs.
 
-Only these functions print and choose exit statuses: 0 fine, 1 failed with one sentence, 2 called wrongly.
+Only these functions print and choose exit statuses: 0 fine, 1 failed with one sentence, 2 called or set up wrongly,
+3 a file that is kept here cannot be read. Starting again helps with 1 only.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ import click
 from quarterdeck import __version__
 from quarterdeck.core.errors import Invalid, QuarterdeckError, Unavailable
 from quarterdeck.daemon import config as settings
-from quarterdeck.daemon.config import Config
+from quarterdeck.daemon.config import Config, WrongSettings
+from quarterdeck.daemon.places import Unreadable
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Run a command line, this process's own by default, and exit. A known error becomes its sentence and status 1."""
+    """Run a command line, this process's own by default, and exit. A known error becomes its sentence."""
     # They add their commands, and take what stands here.
     from quarterdeck.daemon import relay_commands, runbook_commands  # noqa: F401
 
@@ -36,7 +38,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         print(f"quarterdeckd: {error.message}", file=sys.stderr)
         if error.detail and os.environ.get("QUARTERDECK_LOG_LEVEL") == "debug":
             print(error.detail, file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, WrongSettings) else 3 if isinstance(error, Unreadable) else 1)
 
 
 # --- what several commands share -------------------------------------------------------------------------------------
@@ -68,7 +70,7 @@ def loaded(data_dir: str | None, config_file: str | None, database_url: str | No
     from quarterdeck.daemon import supervisor  # deferred: not every call gets here
 
     place = settings.data_directory({"data_dir": data_dir}, os.environ)
-    _become_owner(place)
+    become_owner(place)
     told = supervisor.told_to_serve(place)
     file = config_file or told.pop("config_file", None)
     given = {"data_dir": str(place), "database_url": database_url}
@@ -76,7 +78,7 @@ def loaded(data_dir: str | None, config_file: str | None, database_url: str | No
     return settings.load(values, os.environ, Path(file) if file else None)
 
 
-def _become_owner(data_dir: Path) -> None:
+def become_owner(data_dir: Path) -> None:
     """Root works as the owner of the data directory: what it writes there must stay readable for the server."""
     try:
         owner = data_dir.stat().st_uid
@@ -172,7 +174,7 @@ def serve(
     }
     told: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     file = Path(config_file).absolute() if config_file else None
-    _become_owner(settings.data_directory({"data_dir": data_dir}, os.environ))
+    become_owner(settings.data_directory({"data_dir": data_dir}, os.environ))
     config = settings.load({"data_dir": data_dir, **told}, os.environ, file)
     if file:
         told["config_file"] = str(file)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`quarterdeckd relay` and `quarterdeckd relay enroll`: a relay on a machine of its own.
+"""`quarterdeckd relay` and its commands: a relay on a machine of its own, its enrolment, and what it set aside.
 
 They join the others in `commands.py`, but load nothing that needs a database.
 """
@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from quarterdeck.core.errors import Invalid
+from quarterdeck.cli import display
+from quarterdeck.cli.display import json_option, plain
+from quarterdeck.core.errors import Invalid, NotFound
 from quarterdeck.daemon import config as settings
-from quarterdeck.daemon.commands import quarterdeckd
+from quarterdeck.daemon.commands import become_owner, quarterdeckd
 from quarterdeck.daemon.config import Config
+
+if TYPE_CHECKING:
+    from quarterdeck.relaying.quarantine import Entry, Quarantine
 
 DEFAULT_LISTEN = "0.0.0.0:8443"
 
@@ -93,3 +99,103 @@ def relay_enroll(
         print("Next, on the server: accept the node, and promote it (POST /scaleoutrelay/promote/{id}).")
     else:
         print("Next, on the server: promote it (POST /scaleoutrelay/promote/{id}).")
+
+
+@relay.group("failed")
+@_place
+@click.pass_context
+def relay_failed(context: click.Context, *, data_dir: str | None, config_file: str | None) -> None:
+    """What this relay could not pass on: reports, inventories and parcels, each with the reason."""
+    outer = context.obj or {}
+    context.obj = {
+        "data_dir": data_dir or outer.get("data_dir"),
+        "config_file": config_file or outer.get("config_file"),
+    }
+
+
+@relay_failed.command("list")
+@json_option
+@click.pass_context
+def relay_failed_list(context: click.Context, *, as_json: bool) -> None:
+    """List what was set aside, the latest first."""
+    found = [_told(one) for one in _quarantine(context).entries()]
+    if as_json:
+        display.as_json(found)
+        return
+    columns = ("id", "place", "name", "since", "kind", "reason")
+    display.table(
+        [column.upper() for column in columns],
+        [[plain(one[column]) for column in columns] for one in found],
+        empty="Nothing was set aside.",
+    )
+
+
+@relay_failed.command("show")
+@click.argument("entry")
+@json_option
+@click.pass_context
+def relay_failed_show(context: click.Context, *, entry: str, as_json: bool) -> None:
+    """Show why ENTRY (an id) was set aside, and the beginning of its content."""
+    quarantine = _quarantine(context)
+    found = quarantine.get(entry)
+    told = _told(found) | {"content": quarantine.head(found)}
+    if as_json:
+        display.as_json(told)
+        return
+    for label in ("name", "place", "size", "since", "kind", "reason"):
+        click.echo(f"{label + ':':8} {told[label]}")
+    click.echo()
+    # Somebody else's bytes must not speak to the terminal.
+    click.echo(
+        "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in told["content"])
+    )
+
+
+@relay_failed.command("retry")
+@click.argument("entries", nargs=-1, metavar="[ENTRY]...")
+@click.option("--all", "everything", is_flag=True, help="All that lies there.")
+@click.pass_context
+def relay_failed_retry(context: click.Context, *, entries: tuple[str, ...], everything: bool) -> None:
+    """Put each ENTRY (an id) back, so that the relay tries it again."""
+    if bool(entries) == everything:
+        raise click.UsageError("Name entries by their ids, or say --all.")
+    quarantine = _quarantine(context)
+    for one in quarantine.retry_all() if everything else map(quarantine.retry, entries):
+        click.echo(f"{_name(one)} of {one.place} is tried again.")
+
+
+@relay_failed.command("remove")
+@click.argument("entries", nargs=-1, required=True, metavar="ENTRY...")
+@click.pass_context
+def relay_failed_remove(context: click.Context, *, entries: tuple[str, ...]) -> None:
+    """Forget each ENTRY (an id)."""
+    for one in map(_quarantine(context).remove, entries):
+        click.echo(f"{_name(one)} of {one.place} is forgotten.")
+
+
+def _quarantine(context: click.Context) -> Quarantine:
+    """What the relay set aside; it may run meanwhile."""
+    from quarterdeck.daemon import genuine_files
+
+    place = settings.data_directory({"data_dir": context.obj["data_dir"]}, os.environ)
+    if not place.exists():
+        raise NotFound(f"There is no relay in {place}: name the right directory with --data-dir.")
+    become_owner(place)
+    return genuine_files.quarantine(_loaded(str(place), context.obj["config_file"]))
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "place": entry.place,
+        "name": _name(entry),
+        "size": entry.size,
+        "since": f"{datetime.fromtimestamp(entry.at, UTC):%Y-%m-%d %H:%M:%S}Z",
+        "kind": entry.kind,
+        "reason": entry.reason,
+    }
+
+
+def _name(entry: Entry) -> str:
+    """Names of files need not be text."""
+    return entry.name.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")

@@ -173,7 +173,14 @@ class DropDirectory:
         self._next_look = float("inf")
         taken = 0
         for batch in self._batches():
-            taken += self._take(batch)
+            try:
+                taken += self._take(batch)
+            except Unavailable:
+                if not taken:
+                    raise
+                self._counters.failed_for_now()
+                self._look_again = True  # somebody answers, so the others need not wait long
+                break
             if stop is not None and stop.is_set():
                 self._look_again = True
                 break
@@ -231,7 +238,7 @@ class DropDirectory:
             yield batch
 
     def _units(self) -> Iterator[list[str]]:
-        """The names of files that belong together, when their time has come; sorted."""
+        """The names of files that belong together, when their time has come; those with the fewest failures first."""
         there: dict[str, list[tuple[str, int]]] = {}
         for entry in sorted(self._entries(), key=lambda one: one.name):
             if self._rules.is_ours(entry.name) and entry.is_file(follow_symlinks=False):
@@ -241,10 +248,13 @@ class DropDirectory:
         if self._deferred:  # those that are gone need not be remembered
             known = {one for unit in there.values() for one in unit}
             self._deferred = {one: until for one, until in self._deferred.items() if one in known}
-        for unit in there.values():
+        for unit in sorted(there.values(), key=self._failures):
             names = [name for name, _ in unit]
             if self._is_due(unit) and (self._rules.is_complete(names) or self._waited_enough(names)):
                 yield names
+
+    def _failures(self, unit: Sequence[tuple[str, int]]) -> int:
+        return max((self._deferred[one].failures for one in unit if one in self._deferred), default=0)
 
     def _is_due(self, unit: Sequence[tuple[str, int]]) -> bool:
         until = max((self._deferred[one].until for one in unit if one in self._deferred), default=0.0)
