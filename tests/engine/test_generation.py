@@ -222,6 +222,38 @@ def test_a_served_node_is_no_longer_in_error(small: World) -> None:
     assert small.do(lambda ctx: ctx.store.policies.errors()) == {}
 
 
+def _retarget(ctx: Context) -> None:
+    rule = ctx.store.rules.get("broken")
+    ctx.store.rules.replace(replace(rule, targets=(Simple("special:all_policyServers"),)))
+    ctx.emit(RuleChanged(rule.id))
+
+
+def _remove(ctx: Context) -> None:
+    ctx.store.rules.remove("broken")
+    ctx.emit(RuleChanged(RuleId("broken")))
+
+
+def _leave(ctx: Context) -> None:
+    ctx.store.memberships.set("web", [])
+    ctx.emit(GroupMembersChanged(GroupId("web")))
+
+
+@pytest.mark.parametrize("change", [_retarget, _remove, _leave])
+def test_a_node_that_leaves_the_rule_it_could_not_be_served_for_is_no_longer_in_error(
+    small: World, change: Callable[[Context], None]
+) -> None:
+    small.directive("site", "${node.properties[site]}")
+    small.rule("broken", ["site"], "group:web")
+    small.do(lambda _: None, RuleChanged(RuleId("broken")))
+    small.generate()
+    assert sorted(small.do(lambda ctx: ctx.store.policies.errors())) == ["node-a", "node-b"]
+
+    small.do(change)
+    small.generate()
+
+    assert small.do(lambda ctx: ctx.store.policies.errors()) == {}
+
+
 def test_the_policy_of_a_removed_node_goes(small: World) -> None:
     def remove(ctx: Context) -> None:
         node = ctx.store.nodes.get("node-a")

@@ -97,7 +97,8 @@ def _nodes_concerned(ctx: Context, configuration: _Configuration, concerns: Mapp
     for group in groups:
         found |= members.get(group, set())
     found |= _reached_now(ctx, some, members)
-    if groups:
+    if concerns.keys() - {"nodes"}:
+        # Their policies are not built from what they could not be served for, which may have left them just now.
         found |= ctx.store.policies.errors().keys()
     ids = {rule.id for rule in some} | {RuleId(rule) for rule in concerns.get("rules", ())}
     return found | ctx.store.policies.built_from(rules=ids, groups=groups)
