@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from quarterdeck.core.agent_requests import Signed
 from quarterdeck.core.errors import Forbidden, Invalid, Unauthenticated
@@ -184,7 +185,7 @@ class Door:
         try:
             certificate = x509.load_pem_x509_certificate(_unwrapped(text).encode())
             node, public = nodes_list.certified_node(certificate), nodes_list.public_key_of(certificate)
-        except ValueError as error:
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
             raise UnknownCertificate("The client certificate cannot be read.", detail=str(error)) from error
         if node is None or not self.nodes.current().is_key_of(node, public):
             raise UnknownCertificate("The client certificate is no node's of this server.", detail=f"its UID is {node}")
