@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -345,3 +347,31 @@ def test_a_relay_without_tls_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(Conflict, match="speaks TLS"):
         relay_process.serve(settings, print)
+
+
+def test_statement_65_a_relay_gives_each_node_its_own_policy_as_the_server_signed_it(below: Below) -> None:
+    def archive(one: Agent, of: Agent) -> httpx.Response:
+        return below.get(one, f"/policies/{of.node}/rules/dsc/rudder.zip")
+
+    fresh = archive(NEAR, NEAR)
+    below.above.away = True
+    kept = archive(NEAR, NEAR)
+
+    with zipfile.ZipFile(io.BytesIO(fresh.content)) as found:
+        assert found.read("policy.json") == b"policy of " + NEAR.node.encode()
+        assert found.read("policy.signature") == b"c2ln\n"
+    assert (kept.content, kept.headers["ETag"]) == (fresh.content, fresh.headers["ETag"])
+    assert archive(NEAR, DEEP).status_code == archive(DEEP, NEAR).status_code == 403
+    assert archive(DEEP, DEEP).status_code == 503
+    assert archive(STRANGER, STRANGER).status_code == 401
+
+
+def test_a_relay_gives_what_its_site_placed_there_and_tells_who_it_is(below: Below) -> None:
+    for name in (f"{NEAR.node}/rules/dsc", "common"):
+        (below.data / "share" / name).mkdir(parents=True)
+        (below.data / "share" / name / "rudder.zip").write_bytes(b"made by the site")
+    below.above.away = True
+
+    assert below.get(NEAR, f"/policies/{NEAR.node}/rules/dsc/rudder.zip").content == b"made by the site"
+    assert below.client.get("/uuid").text == f"{RELAY.node}\n"
+    assert below.client.get("/common/rudder.zip").status_code == 403  # it has no allowed networks
