@@ -279,7 +279,7 @@ def _ended(world: World, kind: str, target: str) -> int:
 
 
 def _delivery(world: World, execution_id: int) -> Delivery:
-    (one,) = world.do(lambda ctx: services.of_execution(ctx, execution_id))
+    (one,) = world.do(lambda ctx: executions.deliveries(ctx, execution_id))
     return one
 
 

@@ -47,7 +47,7 @@ def _end(world: World, job: Job, verdict: State) -> int:
 
 
 def _told(world: World, execution_id: int) -> list[tuple[str, str, str]]:
-    found = world.do(lambda ctx: notifications.of_execution(ctx, execution_id))
+    found = world.do(lambda ctx: executions.deliveries(ctx, execution_id))
     return [(one.trigger, one.kind, one.target) for one in found]
 
 
@@ -82,7 +82,7 @@ def test_an_abort_is_a_failure(world: World) -> None:
     world.do(lambda ctx: executions.end_aborted(ctx, execution_id))
 
     assert [trigger for trigger, _, _ in _told(world, execution_id)] == ["failure"]
-    outgoing = world.do(lambda ctx: notifications.prepare(ctx, notifications.of_execution(ctx, execution_id)[0].id))
+    outgoing = world.do(lambda ctx: notifications.prepare(ctx, executions.deliveries(ctx, execution_id)[0].id))
     assert outgoing is not None
     assert outgoing.target == "http://bad.example/tell%20%26%20all//aborted/failure/${x.y}"
 
@@ -107,7 +107,7 @@ def test_a_job_that_was_deleted_meanwhile_is_told_of_without_its_head(world: Wor
     execution_id = _end(world, job, State.FAILED)
     world.do(lambda ctx: jobs.delete(ctx, str(job.id)))
 
-    outgoing = world.do(lambda ctx: notifications.prepare(ctx, notifications.of_execution(ctx, execution_id)[0].id))
+    outgoing = world.do(lambda ctx: notifications.prepare(ctx, executions.deliveries(ctx, execution_id)[0].id))
 
     assert outgoing is not None
     assert (outgoing.message.head, outgoing.message.job.name) == (None, "tell & all")
@@ -117,7 +117,7 @@ def test_values_of_secure_options_are_neither_kept_open_nor_told(world: World) -
     (job,) = world.load(JOB)
     execution_id = _end(world, job, State.FAILED)
 
-    outgoing = world.do(lambda ctx: notifications.prepare(ctx, notifications.of_execution(ctx, execution_id)[0].id))
+    outgoing = world.do(lambda ctx: notifications.prepare(ctx, executions.deliveries(ctx, execution_id)[0].id))
 
     assert outgoing is not None
     assert "hunter2" not in repr(outgoing.message.execution)
@@ -131,10 +131,10 @@ def test_without_a_mail_server_a_mail_fails_at_once(world: World) -> None:
     execution_id = _end(world, job, State.SUCCEEDED)
     world.site = Site()
 
-    delivery = world.do(lambda ctx: notifications.of_execution(ctx, execution_id)[0].id)
+    delivery = world.do(lambda ctx: executions.deliveries(ctx, execution_id)[0].id)
     outgoing = world.do(lambda ctx: notifications.prepare(ctx, delivery))
 
-    now = world.do(lambda ctx: notifications.of_execution(ctx, execution_id)[0])
+    now = world.do(lambda ctx: executions.deliveries(ctx, execution_id)[0])
     assert outgoing is None
     assert (now.state, now.attempts, now.message) == ("failed", 1, notifications.NO_MAIL_SERVER)
 
@@ -142,7 +142,7 @@ def test_without_a_mail_server_a_mail_fails_at_once(world: World) -> None:
 def test_a_webhook_that_fits_no_pattern_fails_at_once_and_one_that_does_is_not_confined(world: World) -> None:
     (job,) = world.load(JOB)
     execution_id = _end(world, job, State.FAILED)
-    delivery = world.do(lambda ctx: notifications.of_execution(ctx, execution_id)[0].id)
+    delivery = world.do(lambda ctx: executions.deliveries(ctx, execution_id)[0].id)
 
     confined = world.do(lambda ctx: notifications.prepare(ctx, delivery))
     world.site = Site(allowed_webhooks=("http://bad\\.example/.*",))
@@ -150,7 +150,7 @@ def test_a_webhook_that_fits_no_pattern_fails_at_once_and_one_that_does_is_not_c
     world.site = Site(allowed_webhooks=("http://other/.*",))
     refused = world.do(lambda ctx: notifications.prepare(ctx, delivery))
 
-    now = world.do(lambda ctx: notifications.of_execution(ctx, execution_id)[0])
+    now = world.do(lambda ctx: executions.deliveries(ctx, execution_id)[0])
     assert confined is not None
     assert confined.confined
     assert free is not None
@@ -162,12 +162,12 @@ def test_a_webhook_that_fits_no_pattern_fails_at_once_and_one_that_does_is_not_c
 def test_an_attempt_in_vain_is_noted_and_the_next_one_asked_for_until_the_last(world: World) -> None:
     (job,) = world.load(JOB)
     execution_id = _end(world, job, State.FAILED)
-    delivery = world.do(lambda ctx: notifications.of_execution(ctx, execution_id)[0].id)
+    delivery = world.do(lambda ctx: executions.deliveries(ctx, execution_id)[0].id)
 
     seen = []
     for _ in range(MOST_ATTEMPTS):
         world.do(lambda ctx: notifications.undelivered(ctx, delivery, "503", chance=lambda: 0.5))
-        now = world.do(lambda ctx: notifications.of_execution(ctx, execution_id)[0])
+        now = world.do(lambda ctx: executions.deliveries(ctx, execution_id)[0])
         seen.append((now.state, now.attempts, now.message))
 
     assert seen == [("waiting", number, "503") for number in range(1, MOST_ATTEMPTS)] + [("failed", 6, "503")]
@@ -179,7 +179,7 @@ def test_an_attempt_in_vain_is_noted_and_the_next_one_asked_for_until_the_last(w
 def test_what_is_delivered_is_not_sent_again(world: World) -> None:
     (job,) = world.load(JOB)
     execution_id = _end(world, job, State.FAILED)
-    delivery = world.do(lambda ctx: notifications.of_execution(ctx, execution_id)[0].id)
+    delivery = world.do(lambda ctx: executions.deliveries(ctx, execution_id)[0].id)
 
     world.do(lambda ctx: notifications.delivered(ctx, delivery, "200"))
 

@@ -103,8 +103,3 @@ def undelivered(
         return
     ctx.store.notifications.attempted(delivery_id, "waiting", problem)
     queue.defer(ctx.store, TASK, {"delivery": delivery_id}, delay=notifications.pause(now.attempts, chance()))
-
-
-def of_execution(ctx: Context, execution_id: int) -> list[Delivery]:
-    """The deliveries of an execution and how they stand, in the order in which they were asked for."""
-    return ctx.store.notifications.of(execution_id)
