@@ -422,6 +422,11 @@ def policy_message(node: str, policy: bytes) -> bytes:
     return f"quarterdeck-policy-v1\n{node}\n{digest(policy)}\n".encode()
 
 
+def agent_file_message(file_digest: str) -> bytes:
+    """The bytes the server signs for the agent as one file, so that relays pass on no other."""
+    return f"quarterdeck-agent-file-v1\n{file_digest}\n".encode()
+
+
 def parcel_message(kind: str, node: str, body: bytes) -> bytes:
     """The bytes that are signed for a parcel: by a node ("report", "inventory"), or for one ("command")."""
     return f"quarterdeck-parcel-v1\n{kind}\n{node}\n{digest(body)}\n".encode()

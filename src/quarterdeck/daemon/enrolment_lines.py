@@ -14,14 +14,15 @@ INSTALLED_AGENT = "/usr/local/bin/quarterdeck-agent"
 AGENT_PATH = "/quarterdeck/agent/1/quarterdeck-agent.pyz"
 
 
-def line(public_url: str, kept: KeyFiles | None, secret: str) -> str:
+def line(public_url: str, kept: KeyFiles | None, secret: str, *, digest: str = "") -> str:
     """One line for a shell that fetches the agent, checks that it is ours, installs it and enrols its machine.
 
-    `kept` are the keys of the server, None without TLS. The agent is installed as /usr/local/bin/quarterdeck-agent, or
+    `kept` are the keys of the server, None without TLS; `digest` is the SHA-256 of the agent's file there, that of the
+    installed one if empty. The agent is installed as /usr/local/bin/quarterdeck-agent, or
     as $QUARTERDECK_AGENT_PROGRAM says.
     """
     name = AGENT_PATH.rpartition("/")[2]
-    digest = hashlib.sha256(agent_file.agent_file()).hexdigest()
+    digest = digest or hashlib.sha256(agent_file.agent_file()).hexdigest()
     steps = ["umask 077", "d=$(mktemp -d)", 'cd "$d"']
     trust, pin = "", ""
     if kept is not None:

@@ -31,10 +31,11 @@ from quarterdeck.dialects.relay import callers, policies, version
 from quarterdeck.dialects.relay.callers import Door
 from quarterdeck.dialects.relay.dialect import RelayDialect, RelayEdge
 from quarterdeck.dialects.relay.parts import Parts
-from quarterdeck.formats import agent_client
+from quarterdeck.formats import agent_client, agent_file
 from quarterdeck.formats.agent_client import AgentError, Identity
 from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying.addresses import Addresses
+from quarterdeck.relaying.agent_copies import AgentCopy
 from quarterdeck.relaying.copies import NodesCopy, PolicyCopies
 from quarterdeck.relaying.counters import Counters
 from quarterdeck.relaying.drop_directory import DropDirectory
@@ -50,6 +51,7 @@ from quarterdeck.relaying.nodes_list import NodesList
 from quarterdeck.relaying.policy_files import PolicyFiles
 from quarterdeck.relaying.remote_run_hops import RemoteRunHops
 from quarterdeck.relaying.remote_runs import RemoteRuns
+from quarterdeck.relaying.resource_copies import ResourceCopies
 from quarterdeck.relaying.shared_file_hops import Hops
 from quarterdeck.relaying.shared_files import SharedFiles
 from quarterdeck.relaying.shared_folder import SharedFolder
@@ -67,6 +69,8 @@ _BATCH_PATIENCE_SECONDS = 120.0
 _FILE_PATIENCE_SECONDS = 30.0
 #: Requests of nodes that may hang with the server above, at the same time.
 _WAITING_THREADS = 4
+#: How long a relay that starts waits to hear from above which agent it gives to machines.
+_FIRST_LOOK_SECONDS = 3.0
 _RENEWAL_SECONDS = 12 * 3600.0
 #: How long threads may take to end what they are doing.
 _STOP_SECONDS = 10.0
@@ -114,7 +118,9 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
         )
         renewal = threading.Thread(target=_renew, args=(config, known, server), name="renewal", daemon=True)
         renewal.start()
-        say(_banner(config, known, kept))
+        relay.mirror.look_for_agent(_FIRST_LOOK_SECONDS)  # so that the line is right from the start
+        say(_banner(config, known, kept, relay.mirror))
+        relay.mirror.agent_changed = lambda: say(_banner(config, known, kept, relay.mirror))
         # The server passes a signal that ended it on to whoever had it before; being told to stop is no failure.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: None)
@@ -132,8 +138,8 @@ def _identity(config: Config) -> Identity:
         ) from error
 
 
-def _banner(config: Config, known: Identity, kept: tls.KeyFiles) -> str:
-    line = enrolment_lines.line(config.public_url, kept, "TOKEN")
+def _banner(config: Config, known: Identity, kept: tls.KeyFiles, mirror: Mirror) -> str:
+    line = enrolment_lines.line(config.public_url, kept, "TOKEN", digest=mirror.agent.file().digest)
     return "\n".join(
         [
             f"Relay {known.node} answers at {config.public_url}, below {known.server}.",
@@ -213,11 +219,14 @@ def assemble(config: Config, known: Identity) -> Relay:
     folder = FolderCopy(data / "mirror" / "folder", mirrored)
     policies = data / "mirror" / "policies"
     policies.mkdir(mode=0o700, parents=True, exist_ok=True)
+    asked = PolicyCopies(policies, for_nodes)
     mirror = Mirror(
         copy=copy,
         nodes=nodes,
         policies=PolicyCopies(policies, mirrored),
+        resources=ResourceCopies(data / "mirror" / "resources", asked, mirrored=mirrored, for_nodes=for_nodes),
         folder=folder,
+        agent=AgentCopy(data / "mirror" / "agent", mirrored, known.policy_key, agent_file.agent_file),
         seconds=config.relay.mirror_seconds,
     )
     carried = up(_BATCH_PATIENCE_SECONDS)
@@ -238,7 +247,7 @@ def assemble(config: Config, known: Identity) -> Relay:
         up=for_nodes,
         nodes=nodes,
         mirror=mirror,
-        policies=PolicyCopies(policies, for_nodes),
+        policies=asked,
         folder=FolderTree(folder.folder),
         spool=Spool(spool),
         addresses=addresses,

@@ -10,7 +10,6 @@ not hold up the others. What a kill left over goes with the next round.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -22,13 +21,13 @@ from quarterdeck.core.errors import QuarterdeckError, Unavailable
 from quarterdeck.formats import agent, relay_documents
 from quarterdeck.formats.relay_documents import FileEntry, TreeDocument
 from quarterdeck.relaying import kept_files, shared_folder
+from quarterdeck.relaying.contents import Contents
 from quarterdeck.relaying.copies import fetched
 from quarterdeck.relaying.links import Link
 from quarterdeck.relaying.shared_folder import SharedFolder
 
 log = logging.getLogger(__name__)
 
-_PIECE = 256 * 1024
 _DIGITS = frozenset("0123456789abcdef")
 
 
@@ -38,9 +37,8 @@ class FolderCopy:
     def __init__(self, directory: Path, link: Link) -> None:
         self._directory = directory
         self._link = link
-        self._objects, self._trees = directory / "objects", directory / "trees"
-        for one in (self._objects, self._trees):
-            one.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._objects, self._trees = Contents(directory / "objects"), directory / "trees"
+        self._trees.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._sweep()
         self.folder = SharedFolder(self._current() or _empty(self._trees))
         #: whoever began to open a file a moment ago still looks there
@@ -70,7 +68,7 @@ class FolderCopy:
         complete = True
         for path, entry in wanted.items():
             try:
-                if not self._object(entry.sha256).exists():
+                if not self._objects.has(entry.sha256):
                     self._fetch(entry)
                 here[path] = entry
             except Unavailable as error:
@@ -83,22 +81,8 @@ class FolderCopy:
         return here, complete
 
     def _fetch(self, entry: FileEntry) -> None:
-        place = self._object(entry.sha256)
-        place.parent.mkdir(mode=0o700, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=kept_files.UNFINISHED, dir=self._objects)
-        temporary = Path(name)
-        try:
-            with os.fdopen(descriptor, "w+b") as file:
-                self._link.download(f"{relay_documents.PATH_FILES}/{entry.sha256}", file, entry.size)
-                file.flush()
-                file.seek(0)
-                if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                    raise Unavailable("It changed while it was fetched.")
-                os.fsync(file.fileno())
-            os.utime(temporary, ns=(entry.modified, entry.modified))
-            temporary.rename(place)
-        finally:
-            temporary.unlink(missing_ok=True)
+        target = f"{relay_documents.PATH_FILES}/{entry.sha256}"
+        self._objects.fetch(self._link, target, entry.sha256, entry.size, modified_ns=entry.modified)
 
     def _served(self, path: str) -> FileEntry | None:
         """What is served at a path now, kept as an object again where that is needed."""
@@ -108,10 +92,7 @@ class FolderCopy:
                 entry = FileEntry(sha256=digest, size=file.size, modified=file.modified_ns)
         except QuarterdeckError:
             return None
-        return entry if self._object(digest).exists() else None
-
-    def _object(self, digest: str) -> Path:
-        return self._objects / digest[:2] / digest
+        return entry if self._objects.has(digest) else None
 
     # -- trees -------------------------------------------------------------------------------
 
@@ -133,7 +114,7 @@ class FolderCopy:
     def _link_file(self, target: Path, entry: FileEntry) -> None:
         try:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.link(self._object(entry.sha256), target)
+            os.link(self._objects.path(entry.sha256), target)
         except (FileExistsError, NotADirectoryError):
             log.warning("The file %s of the shared folder above is left out: its directory is a file, too.", target)
 
@@ -149,13 +130,9 @@ class FolderCopy:
         for tree in self._trees.iterdir():
             if tree not in (self.folder.root, self._before):
                 shutil.rmtree(tree, ignore_errors=True)
-        needed = {entry.sha256 for entry in files.values()}
-        for found in self._objects.glob("??/*"):
-            if found.name not in needed:
-                found.unlink(missing_ok=True)
+        self._objects.keep_only({entry.sha256 for entry in files.values()})
 
     def _sweep(self) -> None:
-        kept_files.sweep(self._objects)
         kept_files.sweep(self._directory)
         for left in self._trees.glob(f"{kept_files.UNFINISHED}*"):
             shutil.rmtree(left, ignore_errors=True)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rounds in which a relay fetches what changed above it: its nodes list, their policies, the shared folder.
+"""The rounds in which a relay fetches what changed above it: nodes list, policies, files of techniques, shared folder,
+the agent.
 
 One part that fails does not hold up the others. A round comes every so many seconds, and when somebody asks for it.
 """
@@ -13,9 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from quarterdeck.core.errors import QuarterdeckError, Unavailable
+from quarterdeck.relaying.agent_copies import AgentCopy
 from quarterdeck.relaying.copies import NodesCopy, PolicyCopies
 from quarterdeck.relaying.folder_copies import FolderCopy
 from quarterdeck.relaying.nodes_list import NodesList
+from quarterdeck.relaying.resource_copies import ResourceCopies
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +32,12 @@ class Mirror:
     copy: NodesCopy
     nodes: NodesList
     policies: PolicyCopies
+    resources: ResourceCopies
     folder: FolderCopy
+    agent: AgentCopy
     seconds: float
+    #: told when machines get another agent from now on
+    agent_changed: Callable[[], None] = field(default=lambda: None)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _wanted: threading.Event = field(default_factory=threading.Event)
     _complained: bool = False
@@ -60,7 +67,14 @@ class Mirror:
 
     def round(self) -> bool:
         """Fetch everything that changed; whether all of it could be asked for."""
-        done = [self._try(part) for part in (self.refresh_nodes, self._refresh_policies, self._refresh_folder)]
+        parts = (
+            self.refresh_nodes,
+            self._refresh_policies,
+            self._refresh_resources,
+            self._refresh_folder,
+            self._refresh_agent,
+        )
+        done = [self._try(part) for part in parts]
         if all(done) and self._complained:
             log.info("The server above answers again.")
             self._complained = False
@@ -69,11 +83,25 @@ class Mirror:
     def _refresh_policies(self) -> None:
         self.policies.refresh()
 
+    def _refresh_resources(self) -> None:
+        self.resources.refresh()
+
+    def _refresh_agent(self) -> None:
+        if self.agent.refresh():
+            log.info("Machines get another agent from now on.")
+            self.agent_changed()
+
     def _refresh_folder(self) -> None:
         if self.folder.refresh():
             log.info("The shared folder has changed.")
 
-    def _try(self, part: Callable[[], None]) -> bool:
+    def look_for_agent(self, seconds: float) -> None:
+        """Let the agent be the server's, unless finding out takes longer than this."""
+        looking = threading.Thread(target=self._try, args=(self.agent.refresh,), name="agent", daemon=True)
+        looking.start()
+        looking.join(seconds)
+
+    def _try(self, part: Callable[[], object]) -> bool:
         try:
             part()
         except (QuarterdeckError, OSError) as error:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import base64
 
-from quarterdeck.dialects.native import body, envelope, parts, signed_requests
+from quarterdeck.dialects.native import body, envelope, parts, relay_answers, signed_requests
 from quarterdeck.formats import agent, relay_documents
+from quarterdeck.relaying.agent_copies import AgentFile
 from quarterdeck.services import agent_policies, enrolment, inventories, reports, technique_resources
 from quarterdeck.services.agent_policies import Offer
 from quarterdeck.services.context import Context
@@ -86,9 +87,7 @@ def deliver_inventory(ctx: Context, request: Request) -> Answer:
 
 @section.operation("downloadAgent", "GET", "/agent/1/quarterdeck-agent.pyz", right=None)
 def download_agent(ctx: Context, request: Request) -> Answer:
-    """Download the agent as one file."""
+    """Download the agent as one file; its tag is its SHA-256, which is signed like a policy."""
     known = parts.of(request)
-    tag = ("ETag", f'"{known.agent_file_digest}"')
-    if request.headers.get("if-none-match", "") == tag[1]:
-        return Answer(status=304, headers=(tag,))
-    return Answer(headers=(("Content-Type", "application/zip"), tag), body=known.agent_file)
+    file = AgentFile(known.agent_file, known.agent_file_digest, known.agent_file_signature)
+    return relay_answers.agent(request, file)

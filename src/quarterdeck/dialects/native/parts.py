@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -58,6 +59,11 @@ class Parts:
     def agent_file_digest(self) -> str:
         """SHA-256 of the agent's file."""
         return agent.digest(self.agent_file)
+
+    @functools.cached_property
+    def agent_file_signature(self) -> str:
+        """What relays know by that it is this server's; base64."""
+        return base64.b64encode(self.signing_key.sign(agent.agent_file_message(self.agent_file_digest))).decode()
 
 
 def give(request: Request, parts: Parts) -> None:

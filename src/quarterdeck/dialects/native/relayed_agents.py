@@ -7,18 +7,18 @@ sends (a machine that enrols, a node that is not accepted yet) goes up at once a
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from dataclasses import dataclass, field
 from typing import Literal
 
+from quarterdeck.core import relays
 from quarterdeck.core.agent_requests import BadSignature, Signed, UnknownNode
 from quarterdeck.core.errors import Forbidden, Invalid, NotFound, QuarterdeckError
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.relays import MAX_LEVELS, Topology
 from quarterdeck.dialects.native import command_answers, envelope, relay_answers, run_answers, signed_requests
-from quarterdeck.formats import agent, agent_file, relay_documents, signature
+from quarterdeck.formats import agent, relay_documents, signature
 from quarterdeck.formats.relay_documents import Refused, Slip, Taken
 from quarterdeck.relaying import copies
 from quarterdeck.relaying.addresses import Addresses
@@ -32,7 +32,7 @@ from quarterdeck.relaying.spool import Spool
 from quarterdeck.relaying.waiting_agents import WaitingAgents
 from quarterdeck.relaying.waiting_commands import WaitingCommands
 from quarterdeck.web.edges import Edge
-from quarterdeck.web.operation import Answer, Operation, Reply, Request, Section
+from quarterdeck.web.operation import Answer, Excerpt, Operation, Reply, Request, Section
 from quarterdeck.web.router import Match, Router
 
 section = Section("Behind a relay", {"max_body": 64 * 1024})
@@ -74,11 +74,6 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.nodes, self.up.times.now)
-
-    @functools.cached_property
-    def agent_file(self) -> bytes:
-        """The agent as one file."""
-        return agent_file.agent_file()
 
     def known(self, signed: Signed) -> NodeId | None:
         """The node below this relay that signed a request; None when it is none that is known here.
@@ -135,6 +130,20 @@ def fetch_policy(parts: Parts, request: Request) -> Answer:
     return _policy(request, parts.policies.fetch(node))
 
 
+@section.operation("fetchResource", "GET", "/agent/1/resources/{digest}", right=None, long=_POLICIES)
+def fetch_resource(parts: Parts, request: Request) -> Answer:
+    """Give a node a file of a technique, by its SHA-256, that its policy names."""
+    node = parts.known(signed_requests.read(request))
+    if node is None:
+        return _pass_up(parts, request)
+    return _resource(*parts.mirror.resources.open(node, request.params["digest"]))
+
+
+def _resource(descriptor: int, size: int) -> Answer:
+    excerpt = Excerpt(descriptor=descriptor, start=0, length=size)
+    return Answer(headers=(("Content-Type", "application/octet-stream"),), body=excerpt)
+
+
 @section.operation("deliverReport", "POST", "/agent/1/reports", right=None, max_body=_REPORT_BYTES)
 def deliver_report(parts: Parts, request: Request) -> Answer:
     """Take the signed report of one run; answered once it is durable here."""
@@ -149,11 +158,8 @@ def deliver_inventory(parts: Parts, request: Request) -> Answer:
 
 @section.operation("downloadAgent", "GET", "/agent/1/quarterdeck-agent.pyz", right=None)
 def download_agent(parts: Parts, request: Request) -> Answer:
-    """Download the agent as one file."""
-    tag = f'"{agent.digest(parts.agent_file)}"'
-    if request.headers.get("if-none-match", "") == tag:
-        return Answer(status=304, headers=(("ETag", tag),))
-    return Answer(headers=(("Content-Type", "application/zip"), ("ETag", tag)), body=parts.agent_file)
+    """Download the agent as one file, as the root has it."""
+    return relay_answers.agent(request, parts.mirror.agent.file())
 
 
 @section.operation("awaitRun", "POST", "/agent/1/wake", right=None, max_body=1024)
@@ -265,6 +271,14 @@ def fetch_relay_policy(parts: Parts, request: Request) -> Answer:
     if not _is_below(listing.topology, node, relay):
         raise NotFound(f"There is no node {node} below this relay.")
     return _policy(request, parts.policies.fetch(node))
+
+
+@section.operation("fetchRelayResource", "GET", "/agent/1/relay/resources/{digest}", right=None, long=_POLICIES)
+def fetch_relay_resource(parts: Parts, request: Request) -> Answer:
+    """Give a file of a technique, by its SHA-256, that the policy of a node below a relay names."""
+    listing, relay = parts.relay(signed_requests.read(request))
+    below = relays.below(relay, listing.topology.nodes)
+    return _resource(*parts.mirror.resources.open_for(below, request.params["digest"]))
 
 
 @section.operation(
