@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
-from sqlalchemy import make_url
 from starlette.testclient import TestClient
+from tests import served
 from tests.postgres import database_from
+from tests.served import Filled, Roles
 
 from quarterdeck.core.access_policies import AccessPolicy
 from quarterdeck.core.accounts import SYSTEM, Access, Account
@@ -27,14 +28,14 @@ from quarterdeck.dialects.rundeck.version import LATEST
 from quarterdeck.engine.log_pages import LogPages
 from quarterdeck.services import accounts, projects
 from quarterdeck.services.context import Context
-from quarterdeck.storage.database import Database, Provenance
+from quarterdeck.storage.database import Database
 from quarterdeck.storage.workers import LOCK_CLASS
 from quarterdeck.web.sessions import LoginThrottle
 
 BASE = "https://runbook.example.com"
 SECRET_KEY = b"k" * 32
 PASSWORD = "correct horse"
-TOKENS: dict[str, tuple[Access | None, frozenset[str]]] = {
+TOKENS: Roles = {
     "read": (Access.READ, frozenset()),
     "write": (Access.WRITE, frozenset()),
     "admin": (None, frozenset({"admin"})),
@@ -82,15 +83,6 @@ class Documents:
 
 
 @dataclass(frozen=True)
-class Filled:
-    """A database to copy."""
-
-    server: str
-    name: str
-    tokens: dict[str, str]
-
-
-@dataclass(frozen=True)
 class Rundeck:
     client: httpx.Client
     tokens: dict[str, str]
@@ -109,36 +101,28 @@ class Rundeck:
         connection = self.kept.enter_context(psycopg.connect(self.database.url, autocommit=True))
         connection.execute("SELECT pg_advisory_lock(%s, %s)", [LOCK_CLASS, worker])
 
-    @contextmanager
-    def unit_of_work(self, account: Account = SYSTEM) -> Iterator[Context]:
+    def unit_of_work(self, account: Account = SYSTEM) -> AbstractContextManager[Context]:
         """A committed look behind the scenes."""
-        with self.database.unit_of_work(Provenance(actor="tests")) as store:
-            yield Context(account=account, store=store, site=self.site)
-            store.commit()
+        return served.looking(self.database, account, self.site)
 
     def ask(self, method: str, path: str, who: str = "admin", **arguments: Any) -> httpx.Response:
         headers = {"X-RunDeck-Auth-Token": self.tokens[who]} if who else {}
         return self.client.request(method, path, headers=headers, follow_redirects=False, **arguments)
 
 
+def _fill(ctx: Context) -> None:
+    accounts.create_user(ctx, "alice", PASSWORD, frozenset({"admin"}))
+    accounts.create_user(ctx, "bob", PASSWORD, frozenset({"read_only"}))
+    projects.create(ctx, "test", description="The first", properties={"project.resources.url": f"{BASE}/r.xml"})
+    projects.create(ctx, "other")
+    ctx.store.resources.replace("test", NODES)
+
+
 @pytest.fixture(scope="session")
 def filled_rundeck(postgres_server: str, postgres_template: str) -> Iterator[Filled]:
     """Accounts and projects, as a worker needs them for each test."""
-    with database_from(postgres_server, postgres_template, "filled_rundeck") as url:
-        database = Database(url, pool_size=1, secret_key=SECRET_KEY)
-        tokens = {"nobody": ""}
-        with database.unit_of_work(Provenance(actor="tests")) as store:
-            ctx = Context(account=SYSTEM, store=store)
-            for name, (access, roles) in TOKENS.items():
-                tokens[name] = accounts.create_token(ctx, name, access=access, roles=roles)[1]
-            accounts.create_user(ctx, "alice", PASSWORD, frozenset({"admin"}))
-            accounts.create_user(ctx, "bob", PASSWORD, frozenset({"read_only"}))
-            projects.create(ctx, "test", description="The first", properties={"project.resources.url": f"{BASE}/r.xml"})
-            projects.create(ctx, "other")
-            store.resources.replace("test", NODES)
-            store.commit()
-        database.close()
-        yield Filled(postgres_server, make_url(url).database or "", tokens)
+    with served.filled(postgres_server, postgres_template, "filled_rundeck", TOKENS, _fill, SECRET_KEY) as made:
+        yield made
 
 
 @pytest.fixture
