@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One supervised process seen from inside: how it gets its settings, says that it is ready, and ends with its parent.
 
-Standard input carries one line with the settings and then stays open: its end means that the supervisor is gone, also
-after kill -9, and the process ends itself. Standard output carries one JSON line a message back to the supervisor.
-What the API or the worker does is not here: `wiring.py` and `worker_wiring.py` say.
+Standard input carries one line with the settings, and further lines when some of them change (`Told`). Its end means
+that the supervisor is gone, also after kill -9, and the process ends itself. Standard output carries one JSON line a
+message back to the supervisor. What the API or the worker does is not here: `wiring.py` and `worker_wiring.py` say.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ctypes
 import gc
 import json
 import os
+import queue
 import signal
 import sys
 import threading
@@ -19,11 +20,18 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from quarterdeck.daemon.config import Config
-from quarterdeck.daemon.serving import API_DRAIN_SECONDS, CIPHERS, start_logging
+import msgspec
+
+from quarterdeck.core.errors import Unavailable
+from quarterdeck.daemon import log_lines
+from quarterdeck.daemon.config import Config, Told, WrongSettings
+from quarterdeck.daemon.places import Unreadable
+from quarterdeck.daemon.serving import API_DRAIN_SECONDS, CIPHERS
 
 #: How long a process may take to end by itself after its supervisor has gone.
 ORPHAN_SECONDS = 10.0
+#: How long the supervisor may take to read the settings anew; a command that gives one may take ten seconds.
+RELOAD_SECONDS = 15.0
 PR_SET_PDEATHSIG = 1
 
 
@@ -31,6 +39,8 @@ class Link:
     """The two pipes to the supervisor."""
 
     def __init__(self) -> None:
+        self._asking = threading.Lock()
+        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))  # a second belt beside the pipe
         self._input = os.fdopen(os.dup(0), "rb")
         self._output = os.dup(1)
@@ -41,8 +51,6 @@ class Link:
 
     def receive(self) -> Config:
         """Wait for the settings; from then on the end of the pipe ends this process."""
-        import msgspec  # deferred: `Config` has loaded it anyway
-
         line = self._input.readline()
         if not line:
             sys.exit(0)  # the supervisor gave up before it had anything to say
@@ -56,9 +64,31 @@ class Link:
         except BrokenPipeError:
             return
 
+    def reload(self) -> None:
+        """Have the settings read anew; those that may change are in use when this returns.
+
+        Raises WrongSettings when they cannot be used, and Unavailable.
+        """
+        with self._asking:
+            while not self._answers.empty():
+                self._answers.get()
+            self.send(reload=True)
+            try:
+                problem = self._answers.get(timeout=RELOAD_SECONDS)
+            except queue.Empty:
+                raise Unavailable("The settings are not read anew: the supervisor does not answer.") from None
+        if problem:
+            raise WrongSettings(problem)
+
+    def _hear(self, line: bytes) -> None:
+        told = msgspec.json.decode(line, type=Told)
+        if told.log is not None:
+            log_lines.choose(told.log)
+        self._answers.put(told.problem)
+
     def _end_with_supervisor(self) -> None:
-        while self._input.read(1):
-            pass
+        for line in self._input:
+            self._hear(line)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(ORPHAN_SECONDS)
         os._exit(1)
@@ -74,7 +104,7 @@ def api(listeners: Sequence[int]) -> None:
     from quarterdeck.daemon import connections, proxies, tls, wiring
 
     config = link.receive()
-    start_logging(config)
+    log_lines.start(config.log)
     connections.allow_many()
 
     class Server(connections.Server):
@@ -83,7 +113,7 @@ def api(listeners: Sequence[int]) -> None:
             if self.started:
                 link.send(ready=True)
 
-    application = wiring.application(config)
+    application = wiring.application(config, reload=link.reload)
     kept = tls.files(config.data)
     protection: dict[str, Any] = {}
     if config.tls:
@@ -120,7 +150,7 @@ def worker() -> None:
     from quarterdeck.daemon import worker_wiring
 
     config = link.receive()
-    start_logging(config)
+    log_lines.start(config.log)
 
     async def work() -> None:
         task = asyncio.ensure_future(worker_wiring.worker(config))
@@ -142,9 +172,9 @@ def prepare(*, migrate: bool) -> None:
     from quarterdeck.daemon import first_start
 
     config = link.receive()
-    start_logging(config)
+    log_lines.start(config.log)
     try:
         link.send(banner=first_start.prepare(config, migrate=migrate))
     except QuarterdeckError as error:
-        link.send(error=error.message)
+        link.send(error=error.message, unreadable=isinstance(error, Unreadable))
         sys.exit(1)

@@ -261,6 +261,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return [self.address, *more]
 
 
+class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the supervisor tells a process later on: settings that may change, or why they stay."""
+
+    log: Log | None = None
+    problem: str = ""
+
+
 #: Settings that say where the others are found, and so cannot stand in the file.
 NOT_IN_FILE = frozenset({"data_dir"})
 

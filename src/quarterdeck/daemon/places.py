@@ -16,6 +16,12 @@ from typing import Any
 from quarterdeck.core.errors import Conflict, Unavailable
 
 BACKLOG = 512
+
+
+class Unreadable(Unavailable):
+    """A file that is kept here cannot be read, or is damaged: starting again does not help."""
+
+
 #: Who was killed leaves a process behind that lets go of the port in a moment.
 _IN_USE_SECONDS = 2.0
 _LOOK_SECONDS = 0.05

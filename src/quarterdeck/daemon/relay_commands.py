@@ -62,8 +62,10 @@ def relay(
         return
     from quarterdeck.daemon import relay_process
 
-    config = _loaded(data_dir, config_file, listen=listen, public_url=public_url)
-    sys.exit(relay_process.serve(config, lambda text: print(text, flush=True)))
+    def settings_now() -> Config:
+        return _loaded(data_dir, config_file, listen=listen, public_url=public_url)
+
+    sys.exit(relay_process.serve(settings_now(), lambda text: print(text, flush=True), settings_now))
 
 
 @relay.command("enroll")

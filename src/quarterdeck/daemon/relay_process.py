@@ -7,6 +7,7 @@ It must come up and serve its nodes while the server above is away; only its enr
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -20,10 +21,10 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
-from quarterdeck.core.errors import Conflict, Unavailable
+from quarterdeck.core.errors import Conflict, QuarterdeckError, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.daemon import config as settings
-from quarterdeck.daemon import connections, enrolment_lines, genuine_files, places, proxies, serving, tls
+from quarterdeck.daemon import connections, enrolment_lines, genuine_files, log_lines, places, proxies, serving, tls
 from quarterdeck.daemon.config import Config
 from quarterdeck.dialects.native import relayed_agents
 from quarterdeck.dialects.native.relayed_agents import RelayedAgents, RelayedEdge
@@ -32,8 +33,9 @@ from quarterdeck.dialects.relay.callers import Door
 from quarterdeck.dialects.relay.dialect import RelayDialect, RelayEdge
 from quarterdeck.dialects.relay.parts import Parts
 from quarterdeck.formats import agent_client, agent_file
-from quarterdeck.formats.agent_client import AgentError, Identity
+from quarterdeck.formats.agent_client import AgentError, Identity, NotEnrolled
 from quarterdeck.formats.signature import SigningKey
+from quarterdeck.relaying import kept_files
 from quarterdeck.relaying.addresses import Addresses
 from quarterdeck.relaying.agent_copies import AgentCopy
 from quarterdeck.relaying.copies import NodesCopy, PolicyCopies
@@ -61,6 +63,8 @@ from quarterdeck.relaying.waiting_commands import WaitingCommands
 
 log = logging.getLogger(__name__)
 
+#: The copy of the nodes list, below the data directory.
+NODES_LIST = Path("mirror") / "nodes.json"
 #: While a node waits for its policy there must be time left to give it the one that is kept.
 _NODE_PATIENCE_SECONDS = 10.0
 #: A batch of 500 reports may take the server above a while.
@@ -90,16 +94,25 @@ def state_directory(config: Config) -> Path:
     return Path(config.relay.state_directory) if config.relay.state_directory else config.data / "agent"
 
 
-def serve(config: Config, say: Callable[[str], None]) -> int:
-    """Relay until SIGTERM or SIGINT; the exit status. Raises Unavailable or Conflict when the start fails."""
+def serve(config: Config, say: Callable[[str], None], reread: Callable[[], Config] | None = None) -> int:
+    """Relay until SIGTERM or SIGINT; the exit status. Raises Unavailable or Conflict when the start fails.
+
+    `reread` gives the settings anew, for a reload; without it they stay.
+    """
     if not config.tls:
         raise Conflict("A relay speaks TLS: its nodes pin its key.")
     with places.own_data_directory(config.data), places.listening(*config.address) as listener:
-        serving.start_logging(config)
+        log_lines.start(config.log)
         connections.allow_many()
         known = _identity(config)
         kept = tls.initialise_relay(config.data, config.public_url, datetime.now(UTC), known.key)
-        relay = assemble(config, known)
+
+        def reload() -> None:
+            if reread is not None:
+                log_lines.choose(reread().log)
+
+        _require_readable(config.data / NODES_LIST)
+        relay = assemble(config, known, reload)
         server = connections.Server(
             uvicorn.Config(
                 proxies.Proxied(relay.application, config.trusted_proxies, config.relay.certificate_header),
@@ -124,6 +137,8 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
         # The server passes a signal that ended it on to whoever had it before; being told to stop is no failure.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: None)
+        if not os.isatty(0) and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, lambda _number, _frame: threading.Thread(target=relay.reload).start())
         with relay.working():
             server.run(sockets=[listener])
         return 0 if server.started else 1
@@ -132,10 +147,20 @@ def serve(config: Config, say: Callable[[str], None]) -> int:
 def _identity(config: Config) -> Identity:
     try:
         return agent_client.identity(str(state_directory(config)))
-    except AgentError as error:
+    except NotEnrolled as error:
         raise Unavailable(
             f"This relay is no node of a server yet ({error}): run `quarterdeckd relay enroll --upstream URL …` first."
         ) from error
+    except (AgentError, OSError) as error:
+        raise places.Unreadable(f"What this relay is cannot be read: {error}") from error
+
+
+def _require_readable(path: Path) -> None:
+    """Raises Unreadable. What is damaged is no matter: it is fetched again."""
+    try:
+        kept_files.content(path)
+    except OSError as error:
+        raise places.Unreadable(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _banner(config: Config, known: Identity, kept: tls.KeyFiles, mirror: Mirror) -> str:
@@ -170,10 +195,21 @@ class Relay:
     application: Starlette
     mirror: Mirror
     forwarder: Forwarder
+    #: what a reload does
+    reloads: tuple[Callable[[], None], ...]
     #: of files of genuine agents, by kind
     carriers: Mapping[str, DropDirectory]
     #: to the server above
     links: tuple[Link, ...]
+
+    def reload(self) -> None:
+        """The same as a request for it, for a signal: what goes wrong is in the log only."""
+        for reload in self.reloads:
+            try:
+                reload()
+            except QuarterdeckError as error:
+                log.error("Not everything is read anew: %s", error.message)  # noqa: TRY400  # its sentence says it all
+        log.info("The settings are read anew: levels of log lines hold at once, all others from the next start on")
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -200,8 +236,8 @@ class Relay:
                 link.close()
 
 
-def assemble(config: Config, known: Identity) -> Relay:
-    """The parts of one relay."""
+def assemble(config: Config, known: Identity, reload: Callable[[], None] = lambda: None) -> Relay:
+    """The parts of one relay. `reload` has the settings read anew that may change."""
     me, data = NodeId(known.node), config.data
     signer = Signer(node=me, key=SigningKey(known.key))
 
@@ -213,7 +249,7 @@ def assemble(config: Config, known: Identity) -> Relay:
         return links[-1]
 
     mirrored, for_nodes = up(_NODE_PATIENCE_SECONDS * 3), up(_NODE_PATIENCE_SECONDS)
-    copy = NodesCopy(path=data / "mirror" / "nodes.json", me=me, link=mirrored, address=config.public_url)
+    copy = NodesCopy(path=data / NODES_LIST, me=me, link=mirrored, address=config.public_url)
     nodes = NodesList(copy.load)
     addresses = Addresses(data / "relays.json")
     folder = FolderCopy(data / "mirror" / "folder", mirrored)
@@ -273,11 +309,12 @@ def assemble(config: Config, known: Identity) -> Relay:
     share = data / "share"
     share.mkdir(mode=0o700, exist_ok=True)
     own = PolicyFiles(share=SharedFolder(share), signed=agents.policies.fetch, key=known.policy_key)
-    relay = _relay_edge(config, folder, files, own, metrics, mirror, runs, commands)
+    relay = _relay_edge(config, reload, files, own, metrics, mirror, runs, commands)
     return Relay(
         application=_application(config, relay, agents, runs),
         mirror=mirror,
         forwarder=Forwarder(spool, carried, FailedFiles(data / "spool" / "failed"), counters),
+        reloads=(nodes.reload, *relay.parts.reloads),
         carriers=carriers,
         links=tuple(links),
     )
@@ -285,7 +322,7 @@ def assemble(config: Config, known: Identity) -> Relay:
 
 def _relay_edge(
     config: Config,
-    folder: FolderCopy,
+    reload: Callable[[], None],
     files: SharedFiles,
     own: PolicyFiles,
     metrics: Metrics,
@@ -297,7 +334,7 @@ def _relay_edge(
     bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
     parts = Parts(
         nodes=runs.nodes,
-        folder=folder.folder,
+        folder=mirror.folder.folder,
         files=files,
         policies=own,
         metrics=metrics,
@@ -308,7 +345,7 @@ def _relay_edge(
             clock=mirror.copy.link.times.now,
         ),
         checks={"configuration": lambda: settings.check_file(config.data / settings.FILE_NAME)},
-        reloads=(mirror.wake,),
+        reloads=(mirror.wake, reload),
         remote_runs=runs,
         commands=commands,
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
@@ -65,6 +65,7 @@ def root(
     addresses: Addresses | None = None,
     agents: WaitingAgents | None = None,
     commands: WaitingCommands | None = None,
+    reload: Callable[[], None] | None = None,
 ) -> RelayEdge:
     """The relay API of the root server. Without a key and addresses it reaches no relays below it."""
     bodies, folder = config.data / "spool" / "bodies", directories.shared_folder(config)
@@ -129,6 +130,7 @@ def root(
             "database": check_database,
             "configuration": lambda: settings.check_file(config.data / settings.FILE_NAME),
         },
+        reloads=(reload,) if reload is not None else (),
         remote_runs=RemoteRuns(
             nodes=nodes, agents=waiting, hop=hop, ways=serving.ways_to_nodes(config), enabled=config.relay.remote_run
         ),

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from typing import TYPE_CHECKING
 
 from quarterdeck.daemon.config import Config
@@ -14,17 +12,6 @@ if TYPE_CHECKING:
 
 API_DRAIN_SECONDS = 5
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-
-
-def start_logging(config: Config) -> None:
-    """Lines on standard error: time, level, where from, what."""
-    logging.basicConfig(
-        level=config.log.level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    for chatty in ("alembic", "uvicorn"):
-        logging.getLogger(chatty).setLevel(logging.DEBUG if config.log.level == "debug" else logging.WARNING)
 
 
 def ways_to_nodes(config: Config) -> tuple[CommandWay, ...]:

@@ -26,9 +26,10 @@ from typing import Any
 
 import msgspec
 
-from quarterdeck.core.errors import Unavailable
-from quarterdeck.daemon.config import Config
-from quarterdeck.daemon.places import listening, own_data_directory
+from quarterdeck.core.errors import Invalid, Unavailable
+from quarterdeck.daemon import config as settings
+from quarterdeck.daemon.config import Config, Told
+from quarterdeck.daemon.places import Unreadable, listening, own_data_directory
 from quarterdeck.daemon.whole_files import write_whole
 from quarterdeck.storage import embedded
 
@@ -53,7 +54,13 @@ def serve(config: Config, told: Mapping[str, Any], *, migrate: bool) -> None:
     with own_data_directory(config.data), contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(listening(*address)) for address in config.addresses]
         write_whole(config.data / TOLD_FILE, msgspec.json.encode(told))
-        Supervisor(config, listeners, migrate=migrate).run()
+        Supervisor(config, listeners, migrate=migrate, reread=lambda: _settings(config.data_dir, told)).run()
+
+
+def _settings(data_dir: str, told: Mapping[str, Any]) -> Config:
+    values = {**told, "data_dir": data_dir}
+    file = values.pop("config_file", None)
+    return settings.load(values, os.environ, Path(file) if file else None)
 
 
 def told_to_serve(data_dir: Path) -> dict[str, Any]:
@@ -76,6 +83,8 @@ class Child:
     inherited: tuple[int, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     ready: bool = False
+    #: Whether it has closed its output.
+    silent: bool = False
     started_at: float = 0.0
     #: When to start it again; None while it runs.
     due: float | None = None
@@ -93,7 +102,7 @@ class Child:
             start_new_session=True,  # Ctrl-C is the supervisor's to handle
         )
         self.started_at, self.due = time.monotonic(), None
-        self.ready = self._fed = False
+        self.ready = self.silent = self._fed = False
         self._unread = b""
 
     def feed(self, config: Config) -> None:
@@ -106,11 +115,22 @@ class Child:
             self.process.stdin.write(msgspec.json.encode(config) + b"\n")
             self.process.stdin.flush()
 
+    def tell(self, told: Told) -> None:
+        """Tell a process that has its settings what is new."""
+        if self.process is None or not self._fed or self.process.poll() is not None:
+            return
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(msgspec.json.encode(told) + b"\n")
+            self.process.stdin.flush()
+
     def messages(self) -> list[dict[str, Any]]:
         """What it has said since the last time; call when its output is readable, or after it has ended."""
         assert self.process is not None
         assert self.process.stdout is not None
-        self._unread += os.read(self.process.stdout.fileno(), 1 << 20)
+        read = os.read(self.process.stdout.fileno(), 1 << 20)
+        self.silent = not read
+        self._unread += read
         *lines, self._unread = self._unread.split(b"\n")
         said = [json.loads(line) for line in lines]
         self.ready = self.ready or any("ready" in message for message in said)
@@ -165,8 +185,12 @@ def say(text: str) -> None:
 class Supervisor:
     """The state of one `serve`: which processes run, what they know, and what comes next."""
 
-    def __init__(self, config: Config, listeners: Sequence[socket.socket], *, migrate: bool) -> None:
+    def __init__(
+        self, config: Config, listeners: Sequence[socket.socket], *, migrate: bool, reread: Callable[[], Config]
+    ) -> None:
         self._config = config
+        self._reread = reread
+        self._reload_wanted = False
         self._embedded = not config.database_url
         self._database: embedded.Server | None = None
         self._database_ready = not self._embedded
@@ -208,10 +232,13 @@ class Supervisor:
         def stop(_number: int, _frame: Any) -> None:
             self._stopping = True
 
+        def reload(_number: int, _frame: Any) -> None:
+            self._reload_wanted = True
+
         handlers: dict[signal.Signals, Callable[[int, Any], None]] = {
             signal.SIGTERM: stop,
             signal.SIGINT: stop,
-            signal.SIGHUP: stop,
+            signal.SIGHUP: stop if os.isatty(0) else reload,  # a terminal that is closed means the end
             signal.SIGCHLD: lambda _number, _frame: None,
         }
         if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -235,6 +262,8 @@ class Supervisor:
             self._keep(child)
         if time.monotonic() > self._certificate_check:
             self._check_certificate()
+        if self._reload_wanted:
+            self._reload()
         self._wait()
 
     def _wait(self) -> None:
@@ -243,7 +272,7 @@ class Supervisor:
         watched.register(self._wake_read, select.POLLIN)
         speaking: dict[int, Child] = {}
         for child in self._children:
-            if child.process is not None and child.process.stdout is not None and not child.ready:
+            if child.process is not None and child.process.stdout is not None and not child.silent:
                 speaking[child.process.stdout.fileno()] = child
                 watched.register(child.process.stdout, select.POLLIN)
         for descriptor, _ in watched.poll(self._seconds_to_wait() * 1000):
@@ -266,7 +295,8 @@ class Supervisor:
     def _listen_to(self, child: Child) -> None:
         for message in child.messages():
             if "error" in message:
-                raise Unavailable(message["error"])
+                raise (Unreadable if message["unreadable"] else Unavailable)(message["error"])
+            self._reload_wanted = self._reload_wanted or "reload" in message
             if "banner" in message:
                 self._banner = message["banner"]
         if child is self._api and child.ready and not self._answered_once:
@@ -347,6 +377,20 @@ class Supervisor:
             child.start()
         if self._preparation is None:
             child.feed(self._config)
+
+    def _reload(self) -> None:
+        """Let all processes use the settings that may change without a restart."""
+        self._reload_wanted = False
+        try:
+            log = self._reread().log
+        except Invalid as error:
+            say(f"The settings stay as they are: {error.message}")
+            self._api.tell(Told(problem=error.message))
+            return
+        self._config = msgspec.structs.replace(self._config, log=log)
+        for child in (self._api, *self._workers):
+            child.tell(Told(log=log))
+        say("The settings are read anew: levels of log lines hold at once, all others from the next start on.")
 
     def _check_certificate(self) -> None:
         """Renew the server's certificate in time, and let the API process take it up."""

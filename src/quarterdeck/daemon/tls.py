@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from quarterdeck.core.errors import Unavailable
+from quarterdeck.daemon.places import Unreadable
 from quarterdeck.daemon.whole_files import write_whole
 
 CA_DAYS = 20 * 365
@@ -99,14 +100,14 @@ def initialise_relay(data_dir: Path, public_url: str, now: datetime, node_key: b
             write_whole(kept.server_key, node_key)
         _certify(kept, data_dir, public_url, now)
     except OSError as error:
-        raise Unavailable(f"The keys in {kept.directory} cannot be used: {error.strerror}.") from error
+        raise Unreadable(f"The keys in {kept.directory} cannot be used: {error.strerror}.") from error
     return kept
 
 
 def initialise(data_dir: Path, public_url: str, now: datetime) -> KeyFiles:
     """Make what is missing and renew the server's certificate when its names change or its end is near.
 
-    Unavailable: a file cannot be written or is damaged, or the clock contradicts the certificates.
+    Unreadable: a file cannot be used or is damaged. Unavailable: the clock contradicts the certificates.
     """
     kept = files(data_dir)
     try:
@@ -117,7 +118,7 @@ def initialise(data_dir: Path, public_url: str, now: datetime) -> KeyFiles:
         _ensure(kept.secret_key, lambda: base64.b64encode(secrets.token_bytes(SECRET_BYTES)) + b"\n")
         _certify(kept, data_dir, public_url, now)
     except OSError as error:
-        raise Unavailable(f"The keys in {kept.directory} cannot be used: {error.strerror}.") from error
+        raise Unreadable(f"The keys in {kept.directory} cannot be used: {error.strerror}.") from error
     return kept
 
 
@@ -136,7 +137,7 @@ def secret(data_dir: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise Unavailable(f"The key in {path} cannot be used: {error}.") from error
+        raise Unreadable(f"The key in {path} cannot be used: {error}.") from error
 
 
 def refuse_wrong_clock(data_dir: Path, now: datetime) -> None:
@@ -212,7 +213,7 @@ def _private_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
 def _ec_key(path: Path) -> ec.EllipticCurvePrivateKey:
     key = _key(path)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise Unavailable(f"The key {path} is of another kind than expected; restore it from a backup.")
+        raise Unreadable(f"The key {path} is of another kind than expected; restore it from a backup.")
     return key
 
 
@@ -220,7 +221,7 @@ def _server_key(kept: KeyFiles) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKe
     """Ours, or a relay's."""
     key = _key(kept.server_key)
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise Unavailable(f"The key {kept.server_key} is of another kind than expected; restore it from a backup.")
+        raise Unreadable(f"The key {kept.server_key} is of another kind than expected; restore it from a backup.")
     return key
 
 
@@ -228,14 +229,14 @@ def _key(path: Path) -> PrivateKeyTypes:
     try:
         return serialization.load_pem_private_key(path.read_bytes(), None)
     except ValueError as error:
-        raise Unavailable(f"The key {path} is damaged; restore it from a backup.") from error
+        raise Unreadable(f"The key {path} is damaged; restore it from a backup.") from error
 
 
 def _certificate(path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except ValueError as error:
-        raise Unavailable(f"The certificate {path} is damaged; restore it from a backup.") from error
+        raise Unreadable(f"The certificate {path} is damaged; restore it from a backup.") from error
 
 
 def _builder(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
@@ -39,8 +39,11 @@ from quarterdeck.web.runner import Dialect
 RUDDER_PREFIX = "/rudder/api"
 
 
-def application(config: Config) -> Starlette:
-    """Everything that answers over HTTP. `config.database_url` names the database, the embedded one too."""
+def application(config: Config, *, reload: Callable[[], None] | None = None) -> Starlette:
+    """Everything that answers over HTTP. `config.database_url` names the database, the embedded one too.
+
+    `reload` has the settings read anew that may change.
+    """
     kept = tls.files(config.data)
     database = Database(config.database_url, pool_size=config.threads, secret_key=tls.secret(config.data))
     site = sites.site(config)
@@ -59,7 +62,15 @@ def application(config: Config) -> Starlette:
         waiting_agents=WaitingAgents(),
         waiting_commands=(waiting_commands := WaitingCommands()),
     )
-    relay = relays.root(config, database, native.signing_key, native.addresses, native.waiting_agents, waiting_commands)
+    relay = relays.root(
+        config,
+        database,
+        native.signing_key,
+        native.addresses,
+        native.waiting_agents,
+        waiting_commands,
+        reload,
+    )
     remote_runs = relay.parts.remote_runs
     assert remote_runs is not None
     dialects: dict[str, Dialect] = {
