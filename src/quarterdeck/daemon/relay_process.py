@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -230,8 +231,9 @@ class Relay:
         finally:
             stop.set()
             self.mirror.wake()
+            end = time.monotonic() + _STOP_SECONDS
             for thread in threads:
-                thread.join(_STOP_SECONDS)
+                thread.join(max(0.0, end - time.monotonic()))
             for link in self.links:
                 link.close()
 
