@@ -7,10 +7,12 @@ Whose contents they are, and which are needed, others say: the shared folder, an
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.relaying import kept_files
@@ -34,15 +36,20 @@ class Contents:
         return self.path(digest).exists()
 
     def fetch(self, link: Link, target: str, digest: str, size: int, *, modified_ns: int | None = None) -> None:
-        """Fetch a content that is not here. Raises Unavailable, also for another content than that; OSError."""
+        """Fetch a content that is not here. Raises Unavailable, also for another content, or when it cannot be kept."""
+        try:
+            self._fetch(link, target, digest, size, modified_ns)
+        except OSError as error:
+            raise _not_kept(error) from error
+
+    def _fetch(self, link: Link, target: str, digest: str, size: int, modified_ns: int | None) -> None:
         place = self.path(digest)
         place.parent.mkdir(mode=0o700, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=kept_files.UNFINISHED, dir=self._directory)
         temporary = Path(name)
         try:
-            with os.fdopen(descriptor, "w+b") as file:
+            with _Disk(descriptor, "w+b") as file:
                 link.download(target, file, size)
-                file.flush()
                 file.seek(0)
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     raise Unavailable("It changed while it was fetched.")
@@ -53,6 +60,8 @@ class Contents:
         finally:
             temporary.unlink(missing_ok=True)
 
+    # -- what is here --------------------------------------------------------------------------
+
     def digests(self) -> list[str]:
         """Those that are here."""
         return [found.name for found in self._directory.glob("??/*")]
@@ -62,3 +71,21 @@ class Contents:
         for digest in self.digests() if among is None else among:
             if digest not in needed:
                 self.path(digest).unlink(missing_ok=True)
+
+
+class _Disk(io.FileIO):
+    """A file whose faults are not taken for those of the server that it is downloaded from."""
+
+    def write(self, piece: Any) -> int:
+        """All of it, where the system would perhaps write a part. Raises Unavailable."""
+        rest = memoryview(piece)
+        try:
+            while rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            raise _not_kept(error) from error
+        return len(piece)
+
+
+def _not_kept(error: OSError) -> Unavailable:
+    return Unavailable(f"It cannot be kept here: {error.strerror}.", detail=str(error))

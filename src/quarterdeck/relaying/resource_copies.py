@@ -76,9 +76,10 @@ class ResourceCopies:
 
         Raises Unavailable when nobody answers; one that cannot be had does not hold up the others.
         """
-        # In this order: what a node asked for meanwhile is not among those that may go.
+        # In this order: what a node asks for meanwhile is not among those that may go.
         before = self._contents.digests()
         wanted = self._all_named()
+        self._contents.keep_only(wanted, before)
         came = 0
         for digest, size in wanted.items():
             if self._contents.has(digest):
@@ -90,7 +91,6 @@ class ResourceCopies:
                 if self._mirrored.rests:
                     raise
                 log.warning("The resource %s is not here yet: %s", digest, error.message)
-        self._contents.keep_only(wanted, before)
         return came
 
     # -- what policies name --------------------------------------------------------------------
@@ -121,12 +121,12 @@ class ResourceCopies:
     def _open(self, digest: str, size: int | None) -> tuple[int, int]:
         if size is None:
             raise NotFound(f"No policy of yours names the resource {digest[:64]}.")
+        if not self._contents.has(digest):
+            self._fetch(self._for_nodes, digest, size)
         try:
-            if not self._contents.has(digest):
-                self._fetch(self._for_nodes, digest, size)
             return os.open(self._contents.path(digest), os.O_RDONLY | os.O_CLOEXEC), size
         except OSError as error:
-            raise Unavailable("The resource cannot be kept here.", detail=str(error)) from error
+            raise Unavailable(f"The resource cannot be read here: {error.strerror}.", detail=str(error)) from error
 
     def _fetch(self, link: Link, digest: str, size: int) -> None:
         self._contents.fetch(link, f"{relay_documents.PATH_RESOURCES}/{digest}", digest, size)
