@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from quarterdeck.core.errors import Invalid
+from quarterdeck.core.ids import NodeId
 from quarterdeck.daemon import config
 
 LOOPBACK = {"listen": "127.0.0.1:8443"}
@@ -107,6 +108,94 @@ def test_a_mistake_gets_a_sentence(
 ) -> None:
     with pytest.raises(Invalid, match=sentence):
         load(tmp_path, text, environment, **given)
+
+
+def test_statement_61_an_empty_file_yields_every_default(tmp_path: Path) -> None:
+    loaded = load(tmp_path)
+
+    given = {"data_dir", "listen", "public_url"}
+    for setting in config.settings():
+        value: Any = loaded
+        for part in setting.name.split("."):
+            value = getattr(value, part)
+        if setting.name not in given:
+            assert value == setting.default, setting.name
+    assert loaded.relay.cleanup_seconds == 600
+    assert loaded.relay.retention_seconds == 7 * 86400
+    assert loaded.relay.remote_run
+    assert loaded.relay.remote_run_commands == []
+    assert loaded.log.level == "info"
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("90", 90), ("90.5", 90.5), ("'90'", 90), ("'10 min'", 600), ("'1 d'", 86400), ("'1h 30m'", 5400), ("'2m'", 120)],
+)
+def test_statement_61_durations_are_whole_seconds_or_as_people_write_them(
+    tmp_path: Path, written: str, seconds: float
+) -> None:
+    loaded = load(tmp_path, f"relay.retention_seconds = {written}\n")
+    environed = load(tmp_path, "", {"QUARTERDECK_RELAY_RETENTION_SECONDS": written.strip("'")})
+
+    assert loaded.relay.retention_seconds == seconds
+    assert environed.relay.retention_seconds == seconds
+
+
+@pytest.mark.parametrize("written", ["913j", "10 minuten", "", "1.5 h", "-1 d"])
+def test_statement_61_what_is_no_duration_is_refused(tmp_path: Path, written: str) -> None:
+    with pytest.raises(Invalid, match=r"The setting relay.retention_seconds is wrong: '.*' is no duration"):
+        load(tmp_path, f"relay.retention_seconds = '{written}'\n")
+
+
+def test_statement_61_names_that_are_no_setting_are_refused_here(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match=r"no setting 'relay.retention' in .*; did you mean 'relay.retention_seconds'"):
+        load(tmp_path, "[relay]\nretention = 90\n")
+
+
+COMMANDS = """\
+[[relay.remote_run_commands]]
+name = "ssh"
+command = ["ssh", "-o", "BatchMode=yes", "--", "{hostname}", "quarterdeck-agent", "run", ["-D", "{conditions}"]]
+
+[[relay.remote_run_commands]]
+name = "rudder"
+command = ["sudo", "/opt/rudder/bin/rudder", "remote", "run", ["-D", "{conditions}"], "--", "{hostname}"]
+unreached = [1]
+"""
+
+
+def test_commands_for_nodes_come_in_the_order_of_the_file(tmp_path: Path) -> None:
+    ssh, rudder = load(tmp_path, COMMANDS).relay.commands()
+
+    assert (ssh.name, ssh.unreached, rudder.name, rudder.unreached) == ("ssh", (255,), "rudder", (1,))
+    assert rudder.argv(NodeId("n1"), "host", ["a", "b"]) == (
+        ["sudo", "/opt/rudder/bin/rudder", "remote", "run", "-D", "a,b", "--", "host"]
+    )
+    assert ssh.argv(NodeId("n1"), "host", []) == (
+        ["ssh", "-o", "BatchMode=yes", "--", "host", "quarterdeck-agent", "run"]
+    )
+
+
+def test_commands_for_nodes_may_stand_in_the_environment_as_json(tmp_path: Path) -> None:
+    variable = "QUARTERDECK_RELAY_REMOTE_RUN_COMMANDS"
+    text = '[{"name": "ssh", "command": ["ssh", "{hostname}"]}]'
+
+    assert [one.name for one in load(tmp_path, "", {variable: text}).relay.commands()] == ["ssh"]
+    with pytest.raises(Invalid, match="begins like JSON and is none"):
+        load(tmp_path, "", {variable: text[:-1]})
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (COMMANDS.replace('"rudder"', '"ssh"'), "two commands are called 'ssh'"),
+        (COMMANDS.replace('"{hostname}"', '"{host}"'), r"The setting relay.remote_run_commands is wrong: .*\{host\}"),
+        (COMMANDS.replace("unreached", "unreachable"), r"The setting relay.remote_run_commands.* is wrong: "),
+    ],
+)
+def test_wrong_commands_for_nodes_are_refused_at_the_start(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(Invalid, match=sentence):
+        load(tmp_path, text)
 
 
 def test_a_named_configuration_file_must_exist(tmp_path: Path) -> None:
