@@ -106,11 +106,12 @@ def family(pid: int) -> list[Process]:
 class Server:
     """One `quarterdeckd serve`."""
 
-    def __init__(self, data_dir: Path, *arguments: str, port: int = 0) -> None:
+    def __init__(self, data_dir: Path, *arguments: str, port: int = 0, host: str = "127.0.0.1") -> None:
+        """Asked on the loopback, wherever else it listens."""
         self.data_dir = data_dir
         self.port = port or free_port()
         self.log = data_dir.parent / f"{data_dir.name}.log"
-        command = [*PROGRAM, "serve", "--data-dir", str(data_dir), "--listen", f"127.0.0.1:{self.port}", *arguments]
+        command = [*PROGRAM, "serve", "--data-dir", str(data_dir), "--listen", f"{host}:{self.port}", *arguments]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
 

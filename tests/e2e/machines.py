@@ -50,10 +50,12 @@ _ONE_FILE = {
 class Site:
     """One server that tests stop, kill and start again on the same port and data."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, host: str = "127.0.0.1") -> None:
+        """`host`: where it listens."""
         self.directory = directory
+        self.host = host
         self.data = directory / "data"
-        self.server = Server(self.data)
+        self.server = Server(self.data, host=host)
         self.server.wait()
         self.port = self.server.port
         self.url = f"https://127.0.0.1:{self.port}"
@@ -65,7 +67,7 @@ class Site:
 
     def start(self) -> None:
         """Serve again after `stop`, or after the supervisor was killed."""
-        self.server = Server(self.data, port=self.port)
+        self.server = Server(self.data, port=self.port, host=self.host)
         self.server.wait()
 
     def stop(self) -> None:
