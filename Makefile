@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --root-u
 SSHD := PATH="$$PATH:/usr/sbin" command -v sshd >/dev/null || tools/system-packages openssh-server
 # Tests put real web servers in front of a real server; without them they are skipped.
 WEB := PATH="$$PATH:/usr/sbin" && command -v nginx >/dev/null && command -v apache2 >/dev/null || tools/system-packages nginx-light apache2-bin
+# Tests of relays lay networks of their own; without it they are skipped.
+IP := PATH="$$PATH:/usr/sbin:/sbin" command -v ip >/dev/null || tools/system-packages iproute2
 T ?=
 B ?=
 
@@ -56,6 +58,7 @@ fix: setup ## Format, and mend what the linter can mend
 .PHONY: test
 test: setup $(if $(T),,test-pg15) ## Run all tests, those of the storage also on PostgreSQL 15 (T=tests/core for some)
 	@$(SSHD)
+	@$(IP) || true
 	@$(WEB) || true
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(T)
 

@@ -16,6 +16,7 @@ import pytest
 _NAMES = "quarterdeck-test-"
 _NAMESPACES = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
+_PROGRAM = shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
 class Network:
@@ -79,7 +80,7 @@ class Network:
 @contextlib.contextmanager
 def network(*hosts: str) -> Iterator[Network]:
     """A row of hosts, gone afterwards; skips where this user may not make namespaces."""
-    if os.geteuid() != 0 or shutil.which("ip") is None:
+    if os.geteuid() != 0 or _PROGRAM is None:
         pytest.skip("network namespaces need root and the program ip (iproute2)")
     _sweep()
     made = Network(hosts)
@@ -102,11 +103,13 @@ def _sweep() -> None:
     for left in _NAMESPACES.glob(f"{_NAMES}*"):
         owner = left.name.removeprefix(_NAMES).partition("-")[0]
         if not Path("/proc", owner).exists():
-            subprocess.run(["ip", "netns", "delete", left.name], capture_output=True, check=False)
+            with contextlib.suppress(subprocess.CalledProcessError):
+                _ip("netns", "delete", left.name)
 
 
 def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True)
+    assert _PROGRAM is not None
+    subprocess.run([_PROGRAM, *arguments], capture_output=True, text=True, check=True)
 
 
 def _enter(descriptor: int) -> None:
