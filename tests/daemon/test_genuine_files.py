@@ -231,6 +231,54 @@ def test_without_a_password_nothing_is_asked_and_nothing_lost(tmp_path: Path, ab
     assert way.left("run-logs") == [name()]
 
 
+# -- what lies there -------------------------------------------------------------------------
+
+
+def test_statement_42_a_file_that_is_renamed_goes_up_within_a_second_and_its_former_name_never(
+    above: Upstream, way: Way
+) -> None:
+    kind = way.ways["run-logs"].incoming
+    with running(way.carriers["run-logs"]):
+        (kind / f".{name()}.davfs.tmp1a2b").write_bytes(b"content")
+        time.sleep(0.5)
+        before = list(above.asked)
+        (kind / f".{name()}.davfs.tmp1a2b").rename(kind / name())
+        began = time.monotonic()
+        assert eventually(lambda: way.left("run-logs") == [], 10)
+        took = time.monotonic() - began
+
+    assert before == []
+    assert took < 1.0
+    assert [one.body for one in above.asked] == [b"content"]
+
+
+def test_statement_43_what_lies_there_at_the_start_goes_up_fully_whatever_lies_beside_it(
+    above: Upstream, way: Way
+) -> None:
+    kind = way.ways["run-logs"].incoming
+    files = {name(number) for number in range(120)}
+    junk = [f"{number:03d}.junk" for number in range(60)]
+    for one in (*files, *junk):
+        (kind / one).write_bytes(b"content")
+        os.utime(kind / one, (time.time() - 40,) * 2)
+
+    with running(way.carriers["run-logs"]):
+        assert eventually(lambda: way.left("run-logs") == junk, 20)
+
+    arrived = [path.rpartition("/")[2] for path, _ in way.asked()]
+    assert (set(arrived), len(arrived)) == (files, len(files))
+
+
+def test_a_directory_that_vanishes_is_made_again(way: Way, hasty: None) -> None:
+    kind = way.ways["run-logs"].incoming
+    with running(way.carriers["run-logs"]):
+        assert eventually(kind.with_name("incoming.lock").exists, 10)
+        kind.rmdir()
+        assert eventually(kind.exists, 10)
+        way.drop("run-logs", name())
+        assert eventually(lambda: way.left("run-logs") == [], 10)
+
+
 # -- whatever is above -----------------------------------------------------------------------
 
 

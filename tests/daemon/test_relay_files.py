@@ -31,6 +31,7 @@ from quarterdeck.relaying.spool import Spool
 from quarterdeck.relaying.uploads import Uploads
 
 RELAY = Agent(hostname="relay.example.com", key_number=3)
+INNER = Agent(hostname="inner.example.com", key_number=2)
 NODE = "e745a140-40bc-4b86-b6dc-084488fc906b"
 STRANGER = "37817c4d-fbf7-4850-a985-50021f4e8f41"
 LOGIN, DEFAULT = ("rudder", "secret"), ("rudder", "rudder")
@@ -53,6 +54,7 @@ class Above:
             return Said(503)
         if asked.target == relay_documents.PATH_NODES:
             entries = {one: NodeEntry("near", RELAY.node) for one in self.listed}
+            entries[INNER.node] = NodeEntry("inner", RELAY.node, (INNER.certificate,), relay=True)
             document = NodesDocument(ServerEntry(ROOT, (RELAY.certificate,)), entries)
             return conditional(asked, relay_documents.encode(document))
         if asked.method == "PUT":
@@ -90,14 +92,19 @@ def disk(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def below(server: Upstream, disk: Path) -> Iterator[Put]:
+def networks() -> list[str]:
+    return ["192.0.2.0/24"]
+
+
+@pytest.fixture
+def below(server: Upstream, disk: Path, networks: list[str]) -> Iterator[Put]:
     above = Above()
     server.answer = above.answer
     pem = RELAY.key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     known = Identity(RELAY.node, pem, RELAY.certificate, server.url, "", "")
-    told = {"relay.report_password": "secret", "relay.allowed_networks": ["192.0.2.0/24"]}
+    told = {"relay.report_password": "secret", "relay.allowed_networks": networks}
     relay = relay_process.assemble(config.load({"data_dir": str(disk), **told}, {}), known)
     with TestClient(relay.application, client=("192.0.2.7", 4711), raise_server_exceptions=False) as client:
         yield Put(relay, client, above, disk)
@@ -144,7 +151,20 @@ def test_a_node_that_was_just_accepted_is_known_when_its_file_comes(below: Put) 
     below.put(f"/reports/{name(node=STRANGER)}", gzip.compress(b"x"))
 
     assert below.relay.carriers["run-logs"].look() == 1
-    assert below.relay.mirror.nodes.current().topology.nodes.keys() == {NODE, STRANGER}
+    assert below.relay.mirror.nodes.current().topology.nodes.keys() == {NODE, STRANGER, INNER.node}
+
+
+@pytest.mark.parametrize("networks", [[]])
+def test_a_relay_below_comes_from_anywhere_when_it_signs_and_names_the_password(below: Put) -> None:
+    below.relay.mirror.refresh_nodes()
+    path = f"/reports/{name()}"
+
+    def status(headers: dict[str, str], **login: tuple[str, str]) -> int:
+        return int(below.client.put(path, content=b"x", headers=headers, **login).status_code)
+
+    assert status({}, auth=LOGIN) == 403
+    assert status(INNER.headers("PUT", path, b"altered"), auth=LOGIN) == 401
+    assert status(INNER.headers("PUT", path, b"x"), auth=LOGIN) == 201
 
 
 def test_metrics_tell_what_waits_since_when_and_what_became_of_it(below: Put) -> None:

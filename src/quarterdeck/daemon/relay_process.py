@@ -310,7 +310,15 @@ def assemble(config: Config, known: Identity, reload: Callable[[], None] = lambd
     files = SharedFiles(data / "shared-files", nodes, hops.pass_on)
     share = data / "share"
     share.mkdir(mode=0o700, exist_ok=True)
-    own = PolicyFiles(share=SharedFolder(share), signed=agents.policies.fetch, key=known.policy_key)
+    bodies = data / "spool" / "bodies"
+    bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
+    own = PolicyFiles(
+        share=SharedFolder(share),
+        signed=asked.fetch,
+        resource=mirror.resources.content,
+        key=known.policy_key,
+        passing=bodies,
+    )
     relay = _relay_edge(config, reload, files, own, metrics, mirror, runs, commands)
     return Relay(
         application=_application(config, relay, agents, runs),

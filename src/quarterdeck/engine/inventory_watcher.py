@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quarterdeck.core.errors import QuarterdeckError, TooLarge, Unavailable
+from quarterdeck.formats import report_files
 from quarterdeck.relaying.counters import Counters
 from quarterdeck.services import inventory_files
 from quarterdeck.services.context import Context
@@ -152,13 +153,15 @@ class InventoryWatcher:
             log.exception("the inventory %s could not be read", dropped.inventory)
             self._refuse(dropped, "Internal error; the server's log tells more.")
             return False
-        log.info("read the inventory of node %s from %s", received.node, dropped.inventory.name)
+        identity = report_files.queue_id(dropped.inventory.name)
+        log.info("[%s] read the inventory of node %s from %s", identity, received.node, dropped.inventory.name)
         self._counters.inventory("ok")
         self._move(dropped, RECEIVED, dated=False)
         return True
 
     def _refuse(self, dropped: _Dropped, reason: str) -> None:
-        log.warning("refused the inventory %s: %s", dropped.inventory, reason)
+        identity = report_files.queue_id(dropped.inventory.name)
+        log.warning("[%s] refused the inventory %s: %s", identity, dropped.inventory, reason)
         self._counters.inventory("error")
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         told = self.directory / FAILED / f"{dropped.inventory.name[:_NAME_KEPT]}.reject-{stamp}.log"

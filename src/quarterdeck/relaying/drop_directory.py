@@ -9,6 +9,7 @@ Nothing that lies there keeps others waiting.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -141,11 +142,18 @@ class DropDirectory:
 
     def run(self, stop: threading.Event) -> None:
         """Take files until told to stop; waits while another process does it."""
-        self.directory.mkdir(mode=0o770, parents=True, exist_ok=True)
-        with self.directory.with_name(f"{self.directory.name}.lock").open("a") as lock:
-            while not stop.is_set() and not _locked(lock.fileno()):
-                stop.wait(1.0)
-            self._run(stop)
+        failures = 0
+        while not stop.is_set():
+            try:
+                self.directory.mkdir(mode=0o770, parents=True, exist_ok=True)
+                with self.directory.with_name(f"{self.directory.name}.lock").open("a") as lock:
+                    while not stop.is_set() and not _locked(lock.fileno()):
+                        stop.wait(1.0)
+                    self._run(stop)
+            except OSError as error:
+                log.warning("Nobody can take files from %s: %s", self.directory, error)
+                stop.wait(pauses.after(failures))
+                failures += 1
 
     def _run(self, stop: threading.Event) -> None:
         failures, next_expiry = 0, 0.0
@@ -165,6 +173,8 @@ class DropDirectory:
                 self._look_again = True
                 stop.wait(pauses.after(failures))
                 failures += 1
+                with contextlib.suppress(OSError):  # it may be what is missing
+                    self.directory.mkdir(mode=0o770, parents=True, exist_ok=True)
             stop.wait(_PAUSE_SECONDS)
 
     def look(self, stop: threading.Event | None = None) -> int:

@@ -8,6 +8,7 @@ is for those who watch the directories.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -22,12 +23,14 @@ from quarterdeck.web.edges import Edge
 from quarterdeck.web.operation import Answer, Operation, Reply, Request, Section
 from quarterdeck.web.router import Match
 
+log = logging.getLogger(__name__)
+
 REPORTS = "/reports"
 INVENTORIES = "/inventories"
 INVENTORY_UPDATES = "/inventory-updates"
 PATHS = (REPORTS, INVENTORIES, INVENTORY_UPDATES)
-#: Anybody may offer a new node's inventory: every agent comes with these.
-NEW_USER, NEW_PASSWORD = "rudder", "rudder"  # known to everybody
+#: Anybody may offer a new node's inventory: every agent comes with this name.
+NEW_USER = "rudder"
 
 _CREATED, _REPLACED, _WRONG_METHOD, _UNAUTHENTICATED = 201, 204, 405, 401
 _CHALLENGE = ("WWW-Authenticate", 'Basic realm="Quarterdeck"')
@@ -62,7 +65,9 @@ Inlets = Mapping[str, Inlet]
 def put_file(inlet: Inlet, request: Request) -> Answer:
     """Take a file: 201 when its name is new, 204 when it replaces one."""
     assert request.body_file is not None
-    new = inlet.uploads.keep(request.params["name"], request.body_file)
+    name = request.params["name"]
+    new = inlet.uploads.keep(name, request.body_file)
+    log.debug("[%s] %s was put by %s", report_files.queue_id(name), request.path, request.client)
     return Answer(status=_CREATED if new else _REPLACED)
 
 
