@@ -47,7 +47,7 @@ from quarterdeck.relaying.shared_folder import SharedFolder
 from quarterdeck.relaying.spool import Spool
 from quarterdeck.relaying.waiting_agents import WaitingAgents
 from quarterdeck.relaying.waiting_commands import WaitingCommands
-from quarterdeck.services import agent_policies, relays, system
+from quarterdeck.services import agent_policies, relays, system, technique_resources
 from quarterdeck.services.context import Context
 from quarterdeck.storage.database import Database, Provenance
 from quarterdeck.web import auth
@@ -97,6 +97,10 @@ def root(
             ctx.store.commit()  # a signature that was made now
         return PolicyCopy(offer.config_id, base64.b64encode(offer.signature).decode(), offer.body or b"")
 
+    def resource(node: NodeId, digest: str) -> bytes:
+        with look() as ctx:
+            return technique_resources.content(ctx, digest)
+
     nodes = NodesList(listing, fresh_seconds=_FRESH_SECONDS)
     pass_on, hop, signer = None, None, None
     waiting = agents or WaitingAgents()
@@ -111,7 +115,9 @@ def root(
         policies=PolicyFiles(
             share=SharedFolder(directories.share(config)),
             signed=signed_policy,
+            resource=resource,
             key=key.public_pem if key is not None else "",
+            passing=bodies,
         ),
         metrics=Metrics(
             nodes,

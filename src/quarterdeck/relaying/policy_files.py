@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from quarterdeck.core.agent_requests import NotAccepted
-from quarterdeck.core.errors import NotFound
+from quarterdeck.core.errors import NotFound, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.formats import policy_archives
-from quarterdeck.relaying import shared_folder
+from quarterdeck.relaying import resource_copies, shared_folder
 from quarterdeck.relaying.copies import PolicyCopy
 from quarterdeck.relaying.shared_folder import NotAFile, SharedFolder
 
@@ -45,16 +47,19 @@ class GivenFile:
 class PolicyFiles:
     """The share directory of one server. Safe for threads.
 
-    `signed` gives the present policy of a node and raises NotAccepted when there is none; `key` (PEM) is what its
-    signature is checked with.
+    `signed` gives the present policy of a node and raises NotAccepted when there is none, `resource` a file that this
+    policy names, by its SHA-256; `key` (PEM) is what its signature is checked with. Archives lie in `passing` while
+    they are given, without names.
     """
 
     share: SharedFolder
     signed: Callable[[NodeId], PolicyCopy]
+    resource: Callable[[NodeId, str], bytes]
     key: str
+    passing: Path
 
     def open(self, node: NodeId, path: str) -> GivenFile:
-        """A file of a node by its decoded path. Raises NotFound, Invalid, and what `signed` raises."""
+        """A file of a node by its decoded path. Raises NotFound, Invalid, Unavailable, and what `signed` raises."""
         parts = shared_folder.segments(path)
         try:
             return self._opened(node, parts)
@@ -88,13 +93,13 @@ class PolicyFiles:
             policy = self.signed(node)
         except NotAccepted as error:
             raise NotFound(error.message) from error
-        packed = policy_archives.pack(policy.body, policy.signature, self.key)
-        descriptor = os.memfd_create("policy", os.MFD_CLOEXEC)
+        resources = ((digest, self.resource(node, digest)) for digest in sorted(resource_copies.names_of(policy.body)))
         try:
-            with os.fdopen(descriptor, "wb", closefd=False) as file:
-                file.write(packed)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        tag = hashlib.new(_HASH, packed).hexdigest()
-        return GivenFile(descriptor=descriptor, size=len(packed), name=ARCHIVE.rpartition("/")[2], tag=tag)
+            with tempfile.TemporaryFile(dir=self.passing) as file:
+                policy_archives.pack(file, policy.body, policy.signature, self.key, resources)
+                size = file.tell()
+                file.seek(0)
+                tag = hashlib.file_digest(file, _HASH).hexdigest()
+                return GivenFile(descriptor=os.dup(file.fileno()), size=size, name=ARCHIVE.rpartition("/")[2], tag=tag)
+        except OSError as error:
+            raise Unavailable("The archive cannot be made here now.", detail=str(error)) from error

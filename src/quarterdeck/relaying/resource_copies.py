@@ -63,6 +63,12 @@ class ResourceCopies:
             size = self._names(node, self._policies.fetch(node)).get(digest)
         return self._open(digest, size)
 
+    def content(self, node: NodeId, digest: str) -> bytes:
+        """The same, read."""
+        descriptor, _ = self.open(node, digest)
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read()
+
     def open_for(self, nodes: Iterable[NodeId], digest: str) -> tuple[int, int]:
         """The same for a relay: one that the policy of some node below it names."""
         some = list(nodes)
@@ -113,7 +119,7 @@ class ResourceCopies:
             return {}
         read = self._named.get(node)
         if read is None or read[0] != copy.config_id:
-            read = self._named[node] = copy.config_id, _names_of(copy.body)
+            read = self._named[node] = copy.config_id, names_of(copy.body)
         return read[1]
 
     # -- contents ------------------------------------------------------------------------------
@@ -132,8 +138,8 @@ class ResourceCopies:
         self._contents.fetch(link, f"{relay_documents.PATH_RESOURCES}/{digest}", digest, size)
 
 
-def _names_of(body: bytes) -> dict[str, int]:
-    """Digest and length of each resource in a policy's document."""
+def names_of(body: bytes) -> dict[str, int]:
+    """Digest and length of each resource in a policy's document; none of what is no policy of ours."""
     if b'"resources":' not in body:
         return {}
     try:

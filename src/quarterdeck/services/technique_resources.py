@@ -24,7 +24,7 @@ def of_technique(ctx: Context, technique: str, version: str) -> tuple[TechniqueR
 def get(ctx: Context, technique: str, version: str, path: str) -> tuple[TechniqueResource, bytes]:
     """One file with its content. Raises NotFound, Invalid."""
     found = _named(techniques.get(ctx, technique, version), path)
-    return found, _content(ctx, found.sha256)
+    return found, content(ctx, found.sha256)
 
 
 def put(ctx: Context, technique: str, version: str, path: str, body: bytes) -> TechniqueResource:
@@ -77,7 +77,7 @@ def fetch(ctx: Context, gate: Gate, signed: Signed, digest: str) -> bytes:
     agent_requests.require_accepted(gate.admit(ctx, signed))
     if not technique_resources.is_digest(digest) or not ctx.store.policies.naming(digest, [signed.node]):
         raise _not_named(digest)
-    return _content(ctx, digest)
+    return content(ctx, digest)
 
 
 def fetch_for_relay(ctx: Context, gate: Gate, signed: Signed, digest: str) -> bytes:
@@ -86,14 +86,15 @@ def fetch_for_relay(ctx: Context, gate: Gate, signed: Signed, digest: str) -> by
     naming = ctx.store.policies.naming(digest) if technique_resources.is_digest(digest) else ()
     if not relays.below(ctx, relay, naming):
         raise _not_named(digest)
-    return _content(ctx, digest)
+    return content(ctx, digest)
 
 
 def _not_named(digest: str) -> NotFound:
     return NotFound(f"No policy of yours names the resource {digest[:64]}.")
 
 
-def _content(ctx: Context, digest: str) -> bytes:
+def content(ctx: Context, digest: str) -> bytes:
+    """A content by its SHA-256, for those who may have it. Raises NotFound."""
     body = ctx.store.technique_resources.content(digest)
     if body is None:
         raise NotFound(f"The content {digest[:64]} is not kept here.")

@@ -174,6 +174,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
             authorize: callers.Authorize | None = None,
             max_body: int = 1024 * 1024,
             signed: Callable[[NodeId], PolicyCopy] | None = None,
+            resources: Mapping[str, bytes] | None = None,
         ) -> Relay:
             directory = tmp_path / me
             for name in ("folder", "bodies", "queue", "share"):
@@ -188,7 +189,11 @@ def make(tmp_path: Path) -> Iterator[Make]:
                 folder=SharedFolder(directory / "folder"),
                 files=SharedFiles(directory / "files", nodes, pass_on, **clocked),
                 policies=PolicyFiles(
-                    share=SharedFolder(directory / "share"), signed=signed or unsigned, key=POLICY_KEY
+                    share=SharedFolder(directory / "share"),
+                    signed=signed or unsigned,
+                    resource=lambda _, digest: (resources or {})[digest],
+                    key=POLICY_KEY,
+                    passing=directory / "bodies",
                 ),
                 metrics=Metrics(nodes, {"reports": directory / "queue"}),
                 door=Door(

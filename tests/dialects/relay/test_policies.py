@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import urllib.parse
 import zipfile
@@ -75,6 +77,21 @@ def test_the_archive_is_made_of_the_signed_policy(relay: Relay) -> None:
             "policy-key.pem": POLICY_KEY.encode(),
         }
         assert archive.testzip() is None
+
+
+def test_the_archive_has_the_files_that_the_policy_names(make: Make) -> None:
+    contents = {hashlib.sha256(one).hexdigest(): one for one in (b"first", b"second" * 100_000)}
+    named = [{"path": f"file-{digest}", "sha256": digest, "size": len(one)} for digest, one in contents.items()]
+    body = json.dumps({"policies": [{"resources": named[:1]}, {"resources": named}]}).replace(" ", "").encode()
+    relay = make(signed=lambda _: PolicyCopy("id-1", "c2lnbmVk", body), resources=contents)
+
+    first, second = relay.signed(NEAR, "GET", own(NEAR)), relay.signed(NEAR, "GET", own(NEAR))
+
+    with zipfile.ZipFile(io.BytesIO(first.content)) as archive:
+        assert archive.namelist()[3:] == [f"resources/{digest}" for digest in sorted(contents)]
+        assert {name[10:]: archive.read(name) for name in archive.namelist()[3:]} == contents
+    assert second.content == first.content
+    assert list((relay.directory / "bodies").iterdir()) == []
 
 
 @pytest.mark.parametrize("prefix", ["", "/rudder/relay-api", "/rudder/relay-api/1"])
