@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from bench._server import SOURCES, Server, _free_port
+from bench._server import SOURCES, Server, free_port
 from tools.demo_world import tied
 
 
@@ -36,7 +36,7 @@ class Relay:
 @contextlib.contextmanager
 def relaying(server: Server, scratch: Path, settings: str = "") -> Iterator[Relay]:
     """A relay on an empty data directory below `scratch`, for the length of the block."""
-    data, port = scratch / "relay", _free_port()
+    data, port = scratch / "relay", free_port()
     data.mkdir(mode=0o711)
     token = server.native("POST", "/enrolment-tokens", {"name": "relay", "accept": True})["token"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("QUARTERDECK_")}

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real `quarterdeckd serve` for benchmarks, and its API as programs use it. Plain HTTP on loopback, no TLS."""
+"""A real `quarterdeckd serve` for benchmarks, and its API as programs use it. On loopback, without TLS unless asked."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -118,26 +119,26 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(scratch: Path, settings: str = "") -> Iterator[Server]:
+def serving(scratch: Path, settings: str = "", *, tls: bool = False) -> Iterator[Server]:
     """A server on an empty data directory below `scratch`, for the length of the block."""
     data = scratch / "server"
     scratch.chmod(0o711)
     data.mkdir(mode=0o711)
-    (data / "quarterdeck.toml").write_text(f"tls = false\n{settings}")
-    port = _free_port()
+    (data / "quarterdeck.toml").write_text(f"tls = {str(tls).lower()}\n{settings}")
+    port = free_port()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("QUARTERDECK_")}
     environment = kept | {"PYTHONPATH": os.pathsep.join([str(SOURCES), *filter(None, [kept.get("PYTHONPATH")])])}
-    url = f"http://127.0.0.1:{port}"
+    url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     command = [sys.executable, "-m", "quarterdeck.daemon.main", "serve", "--data-dir", str(data)]
     command += ["--listen", f"127.0.0.1:{port}", "--public-url", url]
     log = scratch / "server.log"
     with log.open("wb") as file:
         process = subprocess.Popen(tied(command), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment)
     try:
-        _await(url, process, log)
+        trusted = _await(url, process, log, data if tls else None)
         token = (data / "admin-token").read_text().strip()
         headers = {"X-API-Token": token}
-        with httpx.Client(base_url=url, headers=headers, timeout=120, trust_env=False) as client:
+        with httpx.Client(base_url=url, headers=headers, timeout=120, trust_env=False, verify=trusted) as client:
             server = Server(process.pid, data, client)
             _await_worker(server)
             yield server
@@ -150,13 +151,15 @@ def serving(scratch: Path, settings: str = "") -> Iterator[Server]:
             process.wait()
 
 
-def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _await(url: str, process: subprocess.Popen[bytes], log: Path, data: Path | None) -> ssl.SSLContext | bool:
+    """Wait until it answers; what a client trusts. `data` is its data directory when it speaks TLS."""
     for _ in range(600):
         if process.poll() is not None:
             raise SystemExit(f"The server ended with {process.returncode}: {log.read_text()}")
-        with contextlib.suppress(httpx.HTTPError):
-            httpx.get(url, trust_env=False)
-            return
+        with contextlib.suppress(httpx.HTTPError, OSError):
+            trusted = ssl.create_default_context(cafile=str(data / "keys" / "ca.pem")) if data else True
+            httpx.get(url, trust_env=False, verify=trusted)
+            return trusted
         time.sleep(0.2)
     raise SystemExit(f"The server does not answer: {log.read_text()}")
 
@@ -167,7 +170,7 @@ def _await_worker(server: Server) -> None:
     server.run_command("true", project="warmup")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as asking:
         asking.bind(("127.0.0.1", 0))
         return int(asking.getsockname()[1])

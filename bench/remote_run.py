@@ -133,9 +133,9 @@ def living(url: str, nodes: list[Agent]) -> Iterator[None]:
         process.join(10)
 
 
-def enroll(server: Server, count: int) -> list[Agent]:
+def enroll(server: Server, count: int, trusted: ssl.SSLContext | None = None) -> list[Agent]:
     """So many nodes, accepted and known to the relay that the server is."""
-    nodes = enroll_at(server, str(server.client.base_url), True, count)
+    nodes = enroll_at(server, str(server.client.base_url), trusted or True, count)
     server.client.post("/rudder/relay-api/1/system/reload").raise_for_status()
     return nodes
 
