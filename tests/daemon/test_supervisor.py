@@ -13,6 +13,7 @@ import ssl
 import stat
 import subprocess
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -89,10 +90,11 @@ def test_killing_the_supervisor_leaves_no_process_and_the_next_start_the_same_ke
 
 
 class Visitor(threading.Thread):
-    """Opens one connection after the other and asks something on each; `cut` is what went wrong."""
+    """Opens one connection after the other and asks something on each, in no hurry; `cut` is what went wrong."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, pause: float) -> None:
         super().__init__()
+        self.pause = pause
         self.address = ("127.0.0.1", server.port)
         self.trusting = ssl.create_default_context(cafile=str(server.data_dir / "keys" / "ca.pem"))
         self.stopping = threading.Event()
@@ -103,16 +105,23 @@ class Visitor(threading.Thread):
         while not self.stopping.is_set():
             try:
                 connection = socket.create_connection(self.address, timeout=20)
-                secured = self.trusting.wrap_socket(connection, server_hostname="127.0.0.1")
             except ConnectionError:
-                continue  # nobody listens, or nobody let it in any more
-            except OSError as error:
-                self.cut.append(f"in the handshake: {error!r}")
-                continue
+                continue  # nobody listens
+            with connection:
+                time.sleep(self.pause)
+                try:
+                    connection.getpeername()
+                    secured = self.trusting.wrap_socket(connection, server_hostname="127.0.0.1")
+                except ssl.SSLError as error:
+                    self.cut.append(f"in the handshake: {error!r}")
+                    continue
+                except OSError:
+                    continue  # it was reset: nobody had let it in
             with secured:
                 self.ask(secured)
 
     def ask(self, connection: ssl.SSLSocket) -> None:
+        time.sleep(self.pause)
         try:
             connection.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             answer = connection.recv(1024)
@@ -131,7 +140,7 @@ def test_after_the_supervisor_is_killed_who_is_let_in_is_answered_and_the_next_o
     data = reachable_dir / "data"
     with launched(data) as killed:
         killed.wait()
-        visitors = [Visitor(killed) for _ in range(4)]
+        visitors = [Visitor(killed, pause / 100) for pause in range(4, 20)]
         for visitor in visitors:
             visitor.start()
         assert eventually(lambda: all(visitor.answered > 3 for visitor in visitors))
