@@ -16,7 +16,7 @@ from quarterdeck.core.accounts import Access
 from quarterdeck.core.errors import Conflict, Unavailable
 from quarterdeck.daemon import administration, enrolment_lines, tls
 from quarterdeck.daemon.config import Config
-from quarterdeck.daemon.whole_files import write_whole
+from quarterdeck.relaying import kept_files
 from quarterdeck.services import accounts, enrolment, initial, techniques
 from quarterdeck.services.context import Context
 from quarterdeck.storage import migrate as migrations
@@ -90,7 +90,7 @@ def _ensure_admin_token(ctx: Context, data_dir: Path) -> bool:
     if accounts.tokens(ctx) or accounts.users(ctx):
         return False
     _, secret = accounts.create_token(ctx, ADMIN, access=Access.WRITE, roles=frozenset({"admin"}))
-    write_whole(data_dir / ADMIN_TOKEN_FILE, f"{secret}\n".encode())
+    kept_files.replace(data_dir / ADMIN_TOKEN_FILE, f"{secret}\n".encode())
     return True
 
 
@@ -106,7 +106,7 @@ def _ensure_enrolment_token(ctx: Context, data_dir: Path) -> tuple[str, datetime
                 return secret, token.expires_at
     until = ctx.now + timedelta(days=ENROLMENT_DAYS)
     secret = enrolment.create_token(ctx, ENROLMENT_TOKEN_NAME, accept=False, expires_at=until)
-    write_whole(path, f"{secret}\n".encode())
+    kept_files.replace(path, f"{secret}\n".encode())
     return secret, until
 
 

@@ -30,7 +30,7 @@ from quarterdeck.core.errors import Invalid, Unavailable
 from quarterdeck.daemon import config as settings
 from quarterdeck.daemon.config import Config, Told
 from quarterdeck.daemon.places import Unreadable, listening, own_data_directory
-from quarterdeck.daemon.whole_files import write_whole
+from quarterdeck.relaying import kept_files
 from quarterdeck.storage import embedded
 
 FIRST_PAUSE_SECONDS = 0.5
@@ -53,7 +53,7 @@ def serve(config: Config, told: Mapping[str, Any], *, migrate: bool) -> None:
     """
     with own_data_directory(config.data), contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(listening(*address)) for address in config.addresses]
-        write_whole(config.data / TOLD_FILE, msgspec.json.encode(told))
+        kept_files.replace(config.data / TOLD_FILE, msgspec.json.encode(told))
         Supervisor(config, listeners, migrate=migrate, reread=lambda: _settings(config.data_dir, told)).run()
 
 

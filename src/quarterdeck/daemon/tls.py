@@ -27,7 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.daemon.places import Unreadable
-from quarterdeck.daemon.whole_files import write_whole
+from quarterdeck.relaying import kept_files
 
 CA_DAYS = 20 * 365
 SERVER_DAYS = 397
@@ -97,7 +97,7 @@ def initialise_relay(data_dir: Path, public_url: str, now: datetime, node_key: b
         kept.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _ensure(kept.ca_key, lambda: _private_pem(ec.generate_private_key(ec.SECP256R1())))
         if not kept.server_key.exists() or kept.server_key.read_bytes() != node_key:
-            write_whole(kept.server_key, node_key)
+            kept_files.replace(kept.server_key, node_key)
         _certify(kept, data_dir, public_url, now)
     except OSError as error:
         raise Unreadable(f"The keys in {kept.directory} cannot be used: {error.strerror}.") from error
@@ -126,7 +126,7 @@ def _certify(kept: KeyFiles, data_dir: Path, public_url: str, now: datetime) -> 
     _ensure(kept.ca_certificate, lambda: _ca_certificate(_ec_key(kept.ca_key), now))
     refuse_wrong_clock(data_dir, now)
     if server_certificate_is_due(data_dir, public_url, now):
-        write_whole(kept.server_certificate, _server_certificate(kept, names(public_url), now))
+        kept_files.replace(kept.server_certificate, _server_certificate(kept, names(public_url), now))
 
 
 def secret(data_dir: Path) -> bytes | None:
@@ -201,7 +201,7 @@ def spki_pin(certificate: x509.Certificate | bytes) -> str:
 
 def _ensure(path: Path, make: Callable[[], bytes]) -> None:
     if not path.exists():
-        write_whole(path, make())
+        kept_files.replace(path, make())
 
 
 def _private_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:

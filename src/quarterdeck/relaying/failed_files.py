@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from quarterdeck.formats import report_files
-from quarterdeck.relaying.spool import sync_directory
+from quarterdeck.relaying.kept_files import sync_directory
 
 MAX_FILES = 10_000
 MAX_BYTES = 256 * 1024 * 1024

@@ -7,8 +7,6 @@ import os
 import tempfile
 from pathlib import Path
 
-from quarterdeck.relaying.spool import sync_directory
-
 #: Before the names of files that are being written.
 UNFINISHED = ".writing-"
 
@@ -27,6 +25,15 @@ def replace(path: Path, content: bytes) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames and removals in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def content(path: Path) -> bytes | None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from quarterdeck.core.errors import Unavailable
+from quarterdeck.relaying.kept_files import sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -154,15 +155,6 @@ class _Segment:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, size)
             raise
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames and removals in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def pending(directory: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import IO
 
 from quarterdeck.core.errors import Invalid, Unavailable
 from quarterdeck.relaying.drop_directory import Rules
-from quarterdeck.relaying.spool import sync_directory
+from quarterdeck.relaying.kept_files import sync_directory
 
 RESERVE_BYTES = 256 * 1024 * 1024
 _SCHEME = "basic "
