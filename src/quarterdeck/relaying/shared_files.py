@@ -24,8 +24,8 @@ from quarterdeck.core.errors import Invalid, NotFound, Unavailable
 from quarterdeck.core.ids import ROOT, NodeId
 from quarterdeck.formats import durations, shared_file
 from quarterdeck.formats.shared_file import Metadata
-from quarterdeck.relaying.nodes_list import Listing, NodesList
 from quarterdeck.relaying.kept_files import sync_directory
+from quarterdeck.relaying.nodes_list import Listing, NodesList
 
 log = logging.getLogger(__name__)
 
