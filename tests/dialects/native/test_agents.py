@@ -427,6 +427,8 @@ def test_the_agent_is_downloaded_as_the_file_whose_digest_is_announced(native: N
     assert answer.content == agent_file.agent_file()
     announced = native.ask("GET", "/server", "read").json()["agentDigest"]
     assert agent.digest(answer.content) == announced
+    signed = base64.b64decode(answer.headers[agent.HEADER_SIGNATURE])
+    assert signature.verify(native.parts.signing_key.public_pem, agent.agent_file_message(announced), signed)
     again = native.client.get(agent.PATH_AGENT_FILE, headers={"If-None-Match": answer.headers["ETag"]})
     assert again.status_code == 304
 
