@@ -311,6 +311,9 @@ def _refusal(answer: Answer) -> Refused:
     document = _json_object(answer.body)
     code, message = document.get("code"), document.get("message")
     server_time = document.get("server_time")
+    told = answer.headers.get(documents.HEADER_TIME.lower(), "")
+    if answer.status == 401 and told.isdecimal():  # the relay API speaks no JSON, and to HEAD nothing at all
+        code, server_time = "clock_skew", int(told)
     return Refused(
         message if isinstance(message, str) and message else f"The server answered with status {answer.status}.",
         code if isinstance(code, str) else "",

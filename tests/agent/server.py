@@ -39,6 +39,8 @@ class FakeServer:
     #: signs policies; tests replace it to forge one
     signs_with: rsa.RSAPrivateKey | None = None
     clock_ahead: int = 0
+    #: tells its clock as the relay API does, in a header of an empty answer
+    tells_in_header: bool = False
     enrolment_status: str = "accepted"
     #: path -> (status, code): refuse
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -61,7 +63,8 @@ class FakeServer:
     def answer(self, method: str, path: str, headers: Any, body: bytes) -> tuple[int, dict[str, str], bytes]:
         node = headers[documents.HEADER_NODE]
         if abs(int(headers[documents.HEADER_TIME]) - self.now()) > documents.CLOCK_TOLERANCE_SECONDS:
-            return self.refuse(403, "clock_skew")
+            told = 401, {documents.HEADER_TIME: str(self.now())}, b""
+            return told if self.tells_in_header else self.refuse(403, "clock_skew")
         if (refusal := self.authenticate(method, path, headers, body)) is not None:
             return self.refuse(*refusal)
         if path == documents.PATH_ENROLL:

@@ -53,14 +53,15 @@ def test_without_a_pin_an_unknown_certificate_is_refused(enrolled: StateDirector
     assert server.requests == []
 
 
+@pytest.mark.parametrize("tells_in_header", [False, True])
 def test_a_wrong_clock_is_corrected_once_by_the_servers(
-    talk: client.Client, server: FakeServer, enrolled: StateDirectory
+    talk: client.Client, server: FakeServer, enrolled: StateDirectory, tells_in_header: bool
 ) -> None:
-    server.clock_ahead = 86_400
+    server.clock_ahead, server.tells_in_header = 86_400, tells_in_header
     server.publish(policy(enrolled.node_id()))
     assert talk.policy("") is not None
     talk.policy("")
-    assert [status for *_, status in server.requests] == [403, 200, 200]
+    assert [status for *_, status in server.requests] == [401 if tells_in_header else 403, 200, 200]
 
 
 def test_a_clock_that_stays_wrong_is_a_refusal_not_a_loop(talk: client.Client, server: FakeServer) -> None:

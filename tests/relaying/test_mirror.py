@@ -317,6 +317,23 @@ def test_a_policy_that_cannot_be_kept_reaches_its_node_all_the_same(
     assert "is not kept here: [Errno 28]" in caplog.text
 
 
+def test_policies_of_nodes_whose_ids_are_paths_stay_in_their_directory(tmp_path: Path, above: Upstream) -> None:
+    ids = ["../../escaped", "/etc/escaped", "..", "a/b", "%2e%2e%2fescaped"]
+    above.answer = lambda asked: (
+        Said(200, b"body", {"ETag": '"one"'})
+        if asked.target != relay_documents.PATH_POLICIES
+        else conditional(asked, relay_documents.encode(dict.fromkeys(ids, "one")))
+    )
+    directory = tmp_path / "mirror" / "policies"
+    directory.mkdir(parents=True)
+    copies = PolicyCopies(directory, above.link())
+
+    assert copies.refresh() == len(ids)
+
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(directory.iterdir())
+    assert [kept.body for one in ids if (kept := copies.kept(NodeId(one)))] == [b"body"] * len(ids)
+
+
 def test_a_node_without_a_policy_is_told_so(tmp_path: Path, above: Upstream) -> None:
     above.answer = Policies().answer
 

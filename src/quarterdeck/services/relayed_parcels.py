@@ -42,7 +42,7 @@ def receive(ctx: Context, gate: Gate, spool: Spool, signed: Signed, body: bytes)
             opened.append((position, *relay_documents.unpack_slip(record)))
         except Invalid as error:
             refused.append(Refused(position, error.message))
-    nodes = {slip.node for _, slip, _ in opened}
+    nodes = {slip.node for _, slip, _ in opened if "\0" not in slip.node}  # no database can be asked for that
     mine = relays.below(ctx, relay, nodes)
     keys = ctx.store.agent_requests.keys(mine)
     spooled: list[bytes] = []

@@ -134,13 +134,15 @@ def test_what_a_relay_brings_is_verified_one_by_one(tree: Native) -> None:
         carried(DEEP, at=time.time() + 10**6),
         carried(Agent(node=DEEP.node, key_number=9)),
         carried(DEEP, kind="inventory"),
+        carried(Agent(node="../../../../etc/passwd")),
+        carried(Agent(node="nobody\0")),
     ]
 
     answer = deliver(tree, RELAY, records)
 
     assert answer.status_code == 202, answer.text
     refused = {one.position: one.kind for one in msgspec.json.decode(answer.content, type=Taken).refused}
-    assert refused == {1: "invalid", 2: "error", 3: "error", 5: "error"}
+    assert refused == {1: "invalid", 2: "error", 3: "error", 5: "error", 7: "invalid", 8: "invalid"}
     slips = [reports.unpack(record)[0] for record in tree.spooled()]
     assert [slip.node for slip in slips] == [NEAR.node, DEEP.node]
     assert all(slip.at <= time.time() for slip in slips)
