@@ -10,6 +10,7 @@ import io
 import urllib.parse
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,10 +55,14 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, postgres_server: str, postgres_template: str) -> Iterator[Site]:
     data = tmp_path_factory.mktemp("site") / "data"
-    with (
-        database_from(postgres_server, postgres_template, "site") as url,
-        web_servers.quarterdeck(data, url) as port,
-    ):
+    with made(data, postgres_server, postgres_template) as site:
+        yield site
+
+
+@contextmanager
+def made(data: Path, server: str, template: str, *, tls: bool = False) -> Iterator[Site]:
+    """A running server with what the tests need."""
+    with database_from(server, template, "site") as url, web_servers.quarterdeck(data, url, tls=tls) as port:
         database = Database(url, pool_size=1)
         with database.unit_of_work(Provenance(actor="tests")) as store:
             ctx = Context(account=SYSTEM, store=store)
@@ -269,3 +274,20 @@ def test_agents_of_ours_get_through_with_what_they_signed(front: Front) -> None:
     assert status(front.client(), path, **NEAR.headers("GET", path)) == 200
     assert status(front.client(), path, **replace(NEAR, key_number=2).headers("GET", path)) == 401
     assert status(front.client(at=OUTSIDE), path, **NEAR.headers("GET", path)) == 403
+
+
+@pytest.mark.parametrize("kind", sorted(web_servers.KINDS))
+def test_what_is_behind_may_speak_tls_itself_as_relays_do(
+    kind: str, tmp_path: Path, postgres_server: str, postgres_template: str
+) -> None:
+    data, directory = tmp_path / "data", tmp_path / kind
+    with (
+        made(data, postgres_server, postgres_template, tls=True) as site,
+        Front(kind, directory, data, tls=True).running(site.port) as front,
+    ):
+        assert front.client(NEAR).get(FOLDER).content == b"hello"
+        assert status(front.client(NEAR), f"/policies/{NEAR.node}/rules/dsc/rudder.zip") == 200
+        for path in (FOLDER, f"/policies/{NEAR.node}/rules/dsc/rudder.zip"):
+            assert status(front.client(minted(NEAR, by=FAR)), path) == 403
+            assert status(front.client(), path, **{HEADER: urllib.parse.quote(NEAR.certificate)}) == 403
+        assert status(front.client(NEAR, "127.0.0.1"), "/metrics") == 403

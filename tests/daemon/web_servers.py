@@ -59,6 +59,8 @@ ErrorLog {directory}/log
 Listen 127.0.0.1:{port}
 {block}
 """
+#: What the page says besides for what speaks TLS itself.
+_TLS_BEHIND = ("SSLProxyEngine on", "SSLProxyCheckPeerName off")
 _MODULES = ("mpm_event", "authz_core", "ssl", "proxy", "proxy_http", "headers")
 
 
@@ -76,19 +78,20 @@ def elsewhere(text: str, changes: Mapping[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def quarterdeck(data: Path, database_url: str) -> Iterator[int]:
-    """A server as the page configures it; its port."""
+def quarterdeck(data: Path, database_url: str, *, tls: bool = False) -> Iterator[int]:
+    """A server as the page configures it, or one that speaks TLS as relays do; its port."""
     port = free_port()
     data.mkdir()
     (data / "report-password").write_text("secret\n")
     places = {"127.0.0.1:8080": f"127.0.0.1:{port}", "192.0.2.0/24": NETWORK, "/var/lib/quarterdeck": str(data)}
+    places |= {"tls = false": "tls = true"} if tls else {}
     (data / "quarterdeck.toml").write_text(elsewhere(blocks()["toml"], places))
     log = data / "log"
     with log.open("a") as file:
         argv = [*PROGRAM, "serve", "--data-dir", str(data), "--database-url", database_url, "--no-worker"]
         process = subprocess.Popen(argv, stdout=file, stderr=file, env=environment())
     try:
-        assert eventually(lambda: process.poll() is not None or _answers(port)), log.read_text()
+        assert eventually(lambda: process.poll() is not None or _answers(port, tls=tls)), log.read_text()
         assert process.poll() is None, log.read_text()
         yield port
     finally:
@@ -96,9 +99,10 @@ def quarterdeck(data: Path, database_url: str) -> Iterator[int]:
         process.wait(60)
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, *, tls: bool) -> bool:
     with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"http://127.0.0.1:{port}/nothing").status_code > 0
+        scheme = "https" if tls else "http"
+        return httpx.get(f"{scheme}://127.0.0.1:{port}/nothing", verify=False, trust_env=False).status_code > 0
     return False
 
 
@@ -109,6 +113,8 @@ class Front:
     kind: str
     directory: Path
     data: Path
+    #: whether what is behind it speaks TLS, too
+    tls: bool = False
     port: int = field(default_factory=free_port)
     clients: dict[tuple[str, str], httpx.Client] = field(default_factory=dict)
 
@@ -129,14 +135,19 @@ class Front:
 
     def _command(self, behind: int) -> list[str]:
         program, config = _program(self.kind), self.directory / "config"
-        places = {"/var/lib/quarterdeck": str(self.data), "127.0.0.1:8080": f"127.0.0.1:{behind}"}
+        scheme = "https" if self.tls else "http"
+        places = {"/var/lib/quarterdeck": str(self.data), "http://127.0.0.1:8080": f"{scheme}://127.0.0.1:{behind}"}
         root = os.geteuid() == 0
         if self.kind == "nginx":
             block = elsewhere(blocks()["nginx"], {**places, "listen 443": f"listen 127.0.0.1:{self.port}"})
             user = "user root;" if root else ""
             config.write_text(_NGINX.format(directory=self.directory, block=block, user=user))
             return [program, "-c", str(config), "-e", str(self.directory / "log")]
-        block = elsewhere(blocks()["apache"], {**places, "*:443": f"127.0.0.1:{self.port}"})
+        engine: dict[str, str] = {}
+        if self.tls:
+            assert all(f"`{one}`" in PAGE.read_text() for one in _TLS_BEHIND)
+            engine = {"SSLEngine             on": "\n".join(("SSLEngine on", *_TLS_BEHIND))}
+        block = elsewhere(blocks()["apache"], {**places, **engine, "*:443": f"127.0.0.1:{self.port}"})
         modules = "\n".join(f"LoadModule {one}_module /usr/lib/apache2/modules/mod_{one}.so" for one in _MODULES)
         user = "User nobody\nGroup nogroup" if root else ""
         config.write_text(
