@@ -19,7 +19,7 @@ from quarterdeck.core.accounts import SYSTEM, Access
 from quarterdeck.core.errors import Invalid
 from quarterdeck.core.ids import ROOT, NodeId
 from quarterdeck.core.nodes import NodeKind, NodeStatus
-from quarterdeck.daemon import config, relays
+from quarterdeck.daemon import config, relay_edges, relays
 from quarterdeck.daemon.config import Config
 from quarterdeck.daemon.http import mount
 from quarterdeck.daemon.proxies import Proxied
@@ -179,7 +179,7 @@ def test_shared_files_expire_by_themselves(root: Root) -> None:
     os.utime(leftover, (0, 0))
 
     async def play() -> None:
-        async with relays.tidying(files, 0.01):
+        async with relay_edges.tidying(files, 0.01):
             deadline = time.monotonic() + 10
             while leftover.exists() and time.monotonic() < deadline:  # noqa: ASYNC110  # nobody tells of a removal
                 await asyncio.sleep(0.01)

@@ -25,13 +25,23 @@ from starlette.routing import Mount, Route
 from quarterdeck.core.errors import Conflict, QuarterdeckError, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.daemon import config as settings
-from quarterdeck.daemon import connections, enrolment_lines, genuine_files, log_lines, places, proxies, serving, tls
+from quarterdeck.daemon import (
+    connections,
+    enrolment_lines,
+    genuine_files,
+    log_lines,
+    places,
+    proxies,
+    relay_edges,
+    serving,
+    tls,
+)
 from quarterdeck.daemon.config import Config
 from quarterdeck.dialects.native import relayed_agents
 from quarterdeck.dialects.native.relayed_agents import RelayedAgents, RelayedEdge
 from quarterdeck.dialects.relay import callers, policies, version
 from quarterdeck.dialects.relay.callers import Door
-from quarterdeck.dialects.relay.dialect import RelayDialect, RelayEdge
+from quarterdeck.dialects.relay.dialect import RelayEdge
 from quarterdeck.dialects.relay.parts import Parts
 from quarterdeck.formats import agent_client, agent_file
 from quarterdeck.formats.agent_client import AgentError, Identity, NotEnrolled
@@ -310,14 +320,12 @@ def assemble(config: Config, known: Identity, reload: Callable[[], None] = lambd
     files = SharedFiles(data / "shared-files", nodes, hops.pass_on)
     share = data / "share"
     share.mkdir(mode=0o700, exist_ok=True)
-    bodies = data / "spool" / "bodies"
-    bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
     own = PolicyFiles(
         share=SharedFolder(share),
         signed=asked.fetch,
         resource=mirror.resources.content,
         key=known.policy_key,
-        passing=bodies,
+        passing=relay_edges.bodies(config),
     )
     relay = _relay_edge(config, reload, files, own, metrics, mirror, runs, commands)
     return Relay(
@@ -340,8 +348,6 @@ def _relay_edge(
     runs: RemoteRuns,
     commands: NodeCommands,
 ) -> RelayEdge:
-    bodies = config.data / "spool" / "bodies"
-    bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
     parts = Parts(
         nodes=runs.nodes,
         folder=mirror.folder.folder,
@@ -359,14 +365,7 @@ def _relay_edge(
         remote_runs=runs,
         commands=commands,
     )
-    return RelayEdge(
-        grammar=RelayDialect(max_body=config.relay.shared_file_bytes),
-        parts=parts,
-        prefix=version.PREFIX,
-        threads=anyio.CapacityLimiter(config.threads),
-        turns={policies.LINE: anyio.CapacityLimiter(_WAITING_THREADS)},
-        body_directory=bodies,
-    )
+    return relay_edges.edge(config, parts, {policies.LINE: anyio.CapacityLimiter(_WAITING_THREADS)})
 
 
 def _application(config: Config, relay: RelayEdge, agents: relayed_agents.Parts, runs: RemoteRuns) -> Starlette:
@@ -380,7 +379,7 @@ def _application(config: Config, relay: RelayEdge, agents: relayed_agents.Parts,
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with _tidying(relay.parts.files, config.relay.cleanup_seconds), runs.working():
+        async with relay_edges.tidying(relay.parts.files, config.relay.cleanup_seconds), runs.working():
             yield
 
     routes = [
@@ -397,21 +396,3 @@ def _application(config: Config, relay: RelayEdge, agents: relayed_agents.Parts,
 
     served.state.let_go = let_go
     return served
-
-
-@asynccontextmanager
-async def _tidying(files: SharedFiles, seconds: float) -> AsyncIterator[None]:
-    async def tidy() -> None:
-        while True:
-            try:
-                await anyio.to_thread.run_sync(files.expire)
-            except OSError:
-                log.exception("Shared files could not be looked through")
-            await anyio.sleep(seconds)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(tidy)
-        try:
-            yield
-        finally:
-            group.cancel_scope.cancel()

@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-
-import anyio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from quarterdeck.core import accounts
 from quarterdeck.core.accounts import SYSTEM
@@ -18,11 +15,11 @@ from quarterdeck.core.ids import ROOT, NodeId
 from quarterdeck.core.relays import Topology
 from quarterdeck.daemon import config as settings
 from quarterdeck.daemon import paths as directories
-from quarterdeck.daemon import serving
+from quarterdeck.daemon import relay_edges, serving
 from quarterdeck.daemon.config import Config
-from quarterdeck.dialects.relay import callers, version
+from quarterdeck.dialects.relay import callers
 from quarterdeck.dialects.relay.callers import Door
-from quarterdeck.dialects.relay.dialect import RelayDialect, RelayEdge
+from quarterdeck.dialects.relay.dialect import RelayEdge
 from quarterdeck.dialects.relay.parts import Parts
 from quarterdeck.engine.intake import QUARANTINE
 from quarterdeck.engine.inventory_watcher import FAILED as FAILED_INVENTORIES
@@ -68,8 +65,8 @@ def root(
     reload: Callable[[], None] | None = None,
 ) -> RelayEdge:
     """The relay API of the root server. Without a key and addresses it reaches no relays below it."""
-    bodies, folder = config.data / "spool" / "bodies", directories.shared_folder(config)
-    for directory in (bodies, folder, directories.share(config)):
+    folder = directories.shared_folder(config)
+    for directory in (folder, directories.share(config)):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
@@ -117,7 +114,7 @@ def root(
             signed=signed_policy,
             resource=resource,
             key=key.public_pem if key is not None else "",
-            passing=bodies,
+            passing=relay_edges.bodies(config),
         ),
         metrics=Metrics(
             nodes,
@@ -144,13 +141,7 @@ def root(
             nodes=nodes, agents=commands or WaitingCommands(), others=waiting, addresses=addresses, signer=signer
         ),
     )
-    return RelayEdge(
-        grammar=RelayDialect(max_body=config.relay.shared_file_bytes),
-        parts=parts,
-        prefix=version.PREFIX,
-        threads=anyio.CapacityLimiter(config.threads),
-        body_directory=bodies,
-    )
+    return relay_edges.edge(config, parts)
 
 
 def _own(key: SigningKey | None) -> NodesList:
@@ -180,25 +171,3 @@ def folder_tree(config: Config) -> FolderTree:
 def addresses(config: Config) -> Addresses:
     """Where the relays below this server are reached."""
     return Addresses(config.data / "relays.json")
-
-
-@asynccontextmanager
-async def tidying(files: SharedFiles, seconds: float) -> AsyncIterator[None]:
-    """Shared files whose time is over go meanwhile, now and every so many seconds."""
-
-    async def tidy() -> None:
-        while True:
-            try:
-                removed = await asyncio.to_thread(files.expire)
-            except OSError:
-                log.exception("Shared files could not be looked through")
-            else:
-                if removed:
-                    log.info("%d shared files have expired", removed)
-            await asyncio.sleep(seconds)
-
-    task = asyncio.create_task(tidy())
-    try:
-        yield
-    finally:
-        task.cancel()

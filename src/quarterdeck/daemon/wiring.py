@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from starlette.applications import Starlette
 
-from quarterdeck.daemon import genuine_files, paths, relays, sites, tls, worker_wiring
+from quarterdeck.daemon import genuine_files, paths, relay_edges, relays, sites, tls, worker_wiring
 from quarterdeck.daemon.config import Config
 from quarterdeck.daemon.http import mount
 from quarterdeck.dialects.native.dialect import PREFIX as NATIVE_PREFIX
@@ -106,7 +106,7 @@ def application(config: Config, *, reload: Callable[[], None] | None = None) -> 
             if not config.workers.count:
                 # The spool is on this machine, so without a worker here nobody else could drain it.
                 await stack.enter_async_context(worker_wiring.draining(config))
-            await stack.enter_async_context(relays.tidying(relay.parts.files, config.relay.cleanup_seconds))
+            await stack.enter_async_context(relay_edges.tidying(relay.parts.files, config.relay.cleanup_seconds))
             yield
 
     intake_edge = genuine_files.edge(config, relay.parts.door)
