@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -17,6 +18,7 @@ from quarterdeck.core.executions import Execution
 from quarterdeck.core.ids import AccountId
 from quarterdeck.core.jobs import Job
 from quarterdeck.core.logs import LogEntry
+from quarterdeck.core.sites import Site
 from quarterdeck.formats import log_blocks
 from quarterdeck.services import execution_output, housekeeping
 from quarterdeck.services.context import Context
@@ -85,10 +87,13 @@ def _ended_execution(ctx: Context, ended: datetime) -> int:
     return execution_id
 
 
-def test_old_executions_go_with_their_output_and_history_and_young_ones_stay(world: World) -> None:
+@pytest.mark.parametrize(("site", "days"), [(Site(), 90), (Site(executions_kept=timedelta(days=7)), 7)])
+def test_old_executions_go_with_their_output_and_history_and_young_ones_stay(
+    world: World, site: Site, days: int
+) -> None:
     with world.unit() as ctx:
-        old, young = (_ended_execution(ctx, ctx.now - timedelta(days=days)) for days in (91, 89))
-        housekeeping.tidy(ctx)
+        old, young = (_ended_execution(ctx, ctx.now - timedelta(days=days + more)) for more in (1, -1))
+        housekeeping.tidy(replace(ctx, site=site))
         executions = {one.id for one in ctx.store.executions.matching(ExecutionQuery(project="ops"))}
         activities, _ = ctx.store.activities.find(ActivityQuery(project="ops"))
         outputs = [execution_output.extent(ctx, one).size for one in (old, young)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import PurePosixPath
 from zoneinfo import ZoneInfo
 
@@ -43,5 +44,7 @@ class Site:
     allowed_webhooks: tuple[str, ...] = ()
     #: longest log of one execution
     log_bytes: int = 2 * 1024**3
+    #: how long executions that ended are kept, with their output and the history of projects
+    executions_kept: timedelta = timedelta(days=90)
     #: the operator's access policies as they stand now; none: the roles alone decide
     policies: Callable[[], tuple[AccessPolicy, ...]] = _no_policies

@@ -139,7 +139,7 @@ class Projects(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Executions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one worker runs."""
+    """What one worker runs, and how long is known what it ran."""
 
     at_once: Annotated[int, says("Executions that one worker runs at the same time.", ge=1, le=10_000)] = 100
     log_bytes: Annotated[int, says("The most output that is kept of one execution, in bytes.", ge=1024, le=2**50)] = (
@@ -148,6 +148,14 @@ class Executions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     loglevel: Annotated[
         Literal["DEBUG", "VERBOSE", "INFO", "WARN", "ERR"], says("The log level where a request names none.")
     ] = "INFO"
+    retention_days: Annotated[
+        int,
+        says(
+            "Days for which executions that ended, their output and the history of projects are kept.",
+            ge=1,
+            le=36_500,
+        ),
+    ] = 90
 
 
 class Schedules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

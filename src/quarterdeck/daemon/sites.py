@@ -10,6 +10,7 @@ import platform
 import socket
 import threading
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -50,6 +51,7 @@ def site(config: Config) -> Site:
         mail=_mail(config),
         allowed_webhooks=tuple(config.webhooks.allowed),
         log_bytes=config.executions.log_bytes,
+        executions_kept=timedelta(days=config.executions.retention_days),
         policies=PolicyFiles(acl_directory(config)).current,
     )
 

@@ -16,8 +16,6 @@ RUNS_TASK = "keep runs"
 #: Requests of agents are acceptable for five minutes; their nonces are kept somewhat longer.
 _NONCES_KEPT = timedelta(hours=1)
 _TASK_LOG_KEPT = timedelta(days=3)
-#: Executions, their output, and the history of projects.
-EXECUTIONS_KEPT = timedelta(days=90)
 #: After their start; those that live stay.
 _WORKERS_KEPT = timedelta(days=1)
 
@@ -45,7 +43,7 @@ def _prepare_days(ctx: Context) -> None:
 
 
 def _forget_old_executions(ctx: Context) -> None:
-    before = ctx.now - EXECUTIONS_KEPT
+    before = ctx.now - ctx.site.executions_kept
     ctx.store.executions.forget(before)
     ctx.store.workers.forget(ctx.now - _WORKERS_KEPT)
     ctx.store.activities.forget(before)
