@@ -498,6 +498,16 @@ def test_statement_60_what_is_old_goes_from_all_directories_and_what_is_young_st
     assert "too old to be kept" in caplog.text
 
 
+def test_what_a_killed_upload_left_goes_soon(way: Way) -> None:
+    kind = way.ways["run-logs"].incoming
+    for file, age in ((".upload-young", 60.0), (".upload-old", 700.0), (".davfs.tmp", 700.0)):
+        (kind / file).write_bytes(b"half")
+        os.utime(kind / file, (time.time() - age,) * 2)
+
+    assert way.carriers["run-logs"].expire() == 1
+    assert way.left("run-logs") == [".davfs.tmp", ".upload-young"]
+
+
 # -- what is told ---------------------------------------------------------------------------
 
 

