@@ -27,6 +27,8 @@ _STATUSES: dict[str, frozenset[str]] = {
     "fail": frozenset({"failed", "missed"}),
     "cancel": frozenset({"aborted"}),
 }
+#: Filters that ask whether there is a title at all; every entry has one.
+_WITHOUT_TITLE, _WITH_TITLE = "null", "!null"
 _REPORTED = ("succeeded", "aborted", "failed")
 
 
@@ -48,7 +50,8 @@ def create_report(ctx: Context, request: Request) -> Reply:
 
 def _query(ctx: Context, request: Request) -> ActivityQuery:
     project = body.required(request, "project")
-    status = body.text(request, "statFilter")
+    status, title = body.text(request, "statFilter"), body.text(request, "reportIdFilter")
+    statuses = _STATUSES.get(status, frozenset()) if status else None
     begin, end = body.moment(request, "begin"), body.moment(request, "end")
     recent = _RECENT.fullmatch(body.text(request, "recentFilter").strip())
     if recent is not None:
@@ -56,9 +59,9 @@ def _query(ctx: Context, request: Request) -> ActivityQuery:
     return ActivityQuery(
         project=project,
         job_id=body.text(request, "jobIdFilter"),
-        title=body.text(request, "reportIdFilter"),
+        title="" if title == _WITH_TITLE else title,
         user=body.text(request, "userFilter"),
-        statuses=_STATUSES.get(status, frozenset()) if status else None,
+        statuses=frozenset() if title == _WITHOUT_TITLE else statuses,
         begin=begin,
         end=end,
         job=body.text(request, "jobFilter") or body.text(request, "titleFilter"),
