@@ -27,6 +27,8 @@ CONNECT_TIMEOUT_SECONDS = 10
 ANSWER_TIMEOUT_SECONDS = 60
 
 _PIECE_BYTES = 256 * 1024
+#: What an idle connection says that the server closed; over TLS a broken pipe is told as an end in the wrong place.
+_CLOSED_MEANWHILE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
 _AGENT = "quarterdeck-agent"
 
 
@@ -204,7 +206,7 @@ class Client:
         fresh = self._connection is None
         try:
             return self._send_once(method, target, body, extra)
-        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
+        except _CLOSED_MEANWHILE as error:
             self.close()
             if fresh:
                 raise Unreachable(f"{self._server} closed the connection without an answer.") from error

@@ -49,6 +49,8 @@ class FakeServer:
     requests: list[tuple[str, str, int]] = field(default_factory=list)
     #: close the connection after storing a parcel, before acknowledging it
     swallow_acknowledgements: int = 0
+    #: close a connection on which nothing is asked for so long
+    idle_seconds: float | None = None
 
     def publish(self, document: Any) -> None:
         self.policy = documents.canonical(document)
@@ -149,6 +151,10 @@ def serving(fake: FakeServer) -> Iterator[FakeServer]:
 def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            self.connection.settimeout(server.idle_seconds)
 
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

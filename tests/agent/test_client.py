@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from tests.agent.server import FakeServer, policy
 
-from quarterdeck_agent import client, documents, keys
+from quarterdeck_agent import client, documents, keys, parcels
 from quarterdeck_agent.errors import AgentError, Refused, Unreachable, Untrusted
 from quarterdeck_agent.state import StateDirectory
 
@@ -95,6 +95,21 @@ def test_a_connection_closed_meanwhile_is_opened_again(
     assert talk._connection is not None
     talk._connection.sock.shutdown(socket.SHUT_RDWR)
     assert talk.policy("") is not None
+
+
+def test_a_parcel_goes_out_on_a_fresh_connection_when_the_old_one_was_closed_while_it_was_idle(
+    talk: client.Client, server: FakeServer, enrolled: StateDirectory
+) -> None:
+    server.idle_seconds = 0.05
+    server.publish(policy(enrolled.node_id()))
+    talk.policy("")
+    time.sleep(0.5)
+    parcel = parcels.Queue(enrolled.at("queue"), enrolled.at("refused"))
+    parcel.add("report", enrolled.node_id(), keys.load(enrolled.path), {"format": 1})
+
+    flushed = parcel.flush(talk.send)
+
+    assert (flushed.sent, flushed.waiting, flushed.problems) == (1, 0, [])
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from tests.agent.server import FakeServer, serving
+from tests.agents import Agent
 from tests.relaying.upstreams import Asked, Said, Upstream, upstream
 
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.relays import ListedNode, Topology
+from quarterdeck.daemon import tls
 from quarterdeck.formats import agent
+from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying.addresses import Addresses
-from quarterdeck.relaying.links import Link, Times
+from quarterdeck.relaying.links import Link, Signer, Times
 from quarterdeck.relaying.nodes_list import Listing, NodesList
 from quarterdeck.relaying.shared_file_hops import Hops
 from quarterdeck.relaying.shared_files import Address, Passing
@@ -116,3 +121,24 @@ def test_a_shared_file_passes_a_server_whose_clock_is_off(above: Upstream, tmp_p
 
     assert status == 200
     assert [asked.body for asked in above.asked] == [body or b""] * 2
+
+
+def test_a_request_with_a_body_goes_out_on_a_fresh_connection_when_an_idle_one_was_closed(tmp_path: Path) -> None:
+    relay = Agent(node=ME, key_number=3)
+    key = relay.key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    identity = tmp_path / "server.pem"
+    identity.write_bytes(relay.certificate.encode() + key)
+    pin = tls.spki_pin(relay.certificate.encode())
+    signing = SigningKey(key)
+    fake = FakeServer(identity, relay.key, pin, idle_seconds=0.05, nodes={ME: signing.public_pem})
+    with serving(fake) as server:
+        link = Link(url=server.url, pin=pin, signer=Signer(node=ME, key=signing))
+        link.ask("GET", agent.PATH_POLICY)
+        time.sleep(0.5)
+
+        told = link.ask("POST", agent.PATH_REPORTS, relay.parcel("report", relay.run([])))
+
+        assert (told.status, len(server.parcels)) == (202, 1)
+        link.close()

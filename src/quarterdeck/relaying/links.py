@@ -13,6 +13,7 @@ import http.client
 import json
 import logging
 import os
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,8 @@ ANSWER_SECONDS = 30.0
 #: Who did not answer is left alone for so long.
 REST_SECONDS = 10.0
 _IDLE_CONNECTIONS = 4
+#: What an idle connection says that the other closed; over TLS a broken pipe is told as an end in the wrong place.
+_CLOSED_MEANWHILE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, ssl.SSLEOFError)
 _PIECE = 256 * 1024
 _MAX_ANSWER = 128 * 1024 * 1024
 _DIGITS_OF_TIME = 12
@@ -231,7 +234,7 @@ class Link:
         if kept is not None:
             try:
                 return kept, _exchange(kept, method, target, body, headers)
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            except _CLOSED_MEANWHILE:
                 kept.close()
             except BaseException:
                 kept.close()
