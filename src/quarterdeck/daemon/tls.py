@@ -116,6 +116,8 @@ def initialise(data_dir: Path, public_url: str, now: datetime) -> KeyFiles:
         _ensure(kept.server_key, lambda: _private_pem(ec.generate_private_key(ec.SECP256R1())))
         _ensure(kept.policy_key, lambda: _private_pem(rsa.generate_private_key(65537, POLICY_KEY_BITS)))
         _ensure(kept.secret_key, lambda: base64.b64encode(secrets.token_bytes(SECRET_BYTES)) + b"\n")
+        _key(kept.policy_key, validated=False)
+        secret(data_dir)
         _certify(kept, data_dir, public_url, now)
     except OSError as error:
         raise Unreadable(f"The keys in {kept.directory} cannot be used: {error.strerror}.") from error
@@ -225,9 +227,10 @@ def _server_key(kept: KeyFiles) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKe
     return key
 
 
-def _key(path: Path) -> PrivateKeyTypes:
+def _key(path: Path, *, validated: bool = True) -> PrivateKeyTypes:
+    """Validation takes a second for a long RSA key."""
     try:
-        return serialization.load_pem_private_key(path.read_bytes(), None)
+        return serialization.load_pem_private_key(path.read_bytes(), None, unsafe_skip_rsa_key_validation=not validated)
     except ValueError as error:
         raise Unreadable(f"The key {path} is damaged; restore it from a backup.") from error
 
