@@ -52,8 +52,9 @@ class NodeFilter:
 #: Every node that has a hostname: what a listing without filters means.
 EVERYTHING = NodeFilter(include=Side(hostname=".*"))
 
-#: The parts by the names that requests give them; `exclude-` before one makes it part of the other side.
-_PARAMETERS = {
+#: The parts by the names that requests and job documents give them, in that order. In a request, `exclude-` before one
+#: makes it part of the other side.
+PARTS = {
     "hostname": "hostname",
     "tags": "tags",
     "os-name": "os_name",
@@ -62,7 +63,7 @@ _PARAMETERS = {
     "os-version": "os_version",
     "name": "name",
 }
-PARAMETER_NAMES = frozenset({*_PARAMETERS, *(f"exclude-{name}" for name in _PARAMETERS), "exclude-precedence"})
+PARAMETER_NAMES = frozenset({*PARTS, *(f"exclude-{name}" for name in PARTS), "exclude-precedence"})
 _ATTRIBUTES = ("hostname", "name", "os_name", "os_family", "os_arch", "os_version")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
@@ -70,7 +71,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 def from_parameters(given: Mapping[str, str]) -> NodeFilter | None:
     """The filter of a request; None when it has none. With nothing but the precedence every node is meant."""
     sides = {
-        prefix: Side(**{field: given.get(prefix + name, "").strip() for name, field in _PARAMETERS.items()})
+        prefix: Side(**{field: given.get(prefix + name, "").strip() for name, field in PARTS.items()})
         for prefix in ("", "exclude-")
     }
     precedence = given.get("exclude-precedence", "").strip()

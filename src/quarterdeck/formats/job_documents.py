@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar, cast
 
-from quarterdeck.core import job_checks, schedules
+from quarterdeck.core import job_checks, node_filters, schedules
 from quarterdeck.core.errors import Invalid
 from quarterdeck.core.job_checks import Draft
 from quarterdeck.core.jobs import (
@@ -33,15 +33,6 @@ from quarterdeck.core.node_filters import NodeFilter, Side
 
 PREFIX = "JobXMLException: "
 _TRUE = ("true", "yes", "on")
-_SIDE = {
-    "hostname": "hostname",
-    "tags": "tags",
-    "os-name": "os_name",
-    "os-family": "os_family",
-    "os-arch": "os_arch",
-    "os-version": "os_version",
-    "name": "name",
-}
 _PLAIN_STEPS: dict[str, Callable[[str, str], Step]] = {
     "exec": lambda text, _: Exec(text),
     "script": lambda text, args: Script(_line_ends(text), args),
@@ -229,7 +220,9 @@ def _node_filter(value: Any) -> NodeFilter | None:
 
 def _side(value: Any) -> Side:
     given = tree(value)
-    return Side(**{field: ",".join(text(one) for one in many(given.get(name))) for name, field in _SIDE.items()})
+    return Side(
+        **{field: ",".join(text(one) for one in many(given.get(name))) for name, field in node_filters.PARTS.items()}
+    )
 
 
 def _dispatch(value: Any) -> Dispatch:
@@ -299,4 +292,4 @@ def _notification(value: Any) -> Notification:
 
 def side(given: Side) -> dict[str, str]:
     """The parts of a side that are set, by their names in documents."""
-    return {name: getattr(given, field) for name, field in _SIDE.items() if getattr(given, field)}
+    return {name: getattr(given, field) for name, field in node_filters.PARTS.items() if getattr(given, field)}
