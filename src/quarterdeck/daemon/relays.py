@@ -90,8 +90,8 @@ def root(
         if key is None:
             raise NotAccepted("This server signs no policies.")
         with look() as ctx:
+            # Nothing is committed here: a signature that is made now is made again next time, with the same bytes.
             offer = agent_policies.offer(ctx, key, node, known_id="")
-            ctx.store.commit()  # a signature that was made now
         return PolicyCopy(offer.config_id, base64.b64encode(offer.signature).decode(), offer.body or b"")
 
     def resource(node: NodeId, digest: str) -> bytes:
