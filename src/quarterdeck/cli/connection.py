@@ -86,10 +86,19 @@ def native(server: Server, method: str, path: str, **arguments: Any) -> Any:
 
 def native_text(server: Server, method: str, path: str, **arguments: Any) -> str:
     """The same for an answer that is a document and no JSON."""
+    return _native(server, method, path, **arguments).text
+
+
+def native_bytes(server: Server, method: str, path: str, **arguments: Any) -> bytes:
+    """The same for an answer that is a file."""
+    return _native(server, method, path, **arguments).content
+
+
+def _native(server: Server, method: str, path: str, **arguments: Any) -> httpx.Response:
     with _exchanging(server) as client:
         answer = client.request(method, f"/quarterdeck/api/1{path}", **arguments)
     _check(server, answer)
-    return answer.text
+    return answer
 
 
 def native_lines(server: Server, path: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

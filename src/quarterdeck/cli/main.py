@@ -28,6 +28,7 @@ from quarterdeck.cli.projects import history, projects
 from quarterdeck.cli.quarantine import quarantine
 from quarterdeck.cli.run import run
 from quarterdeck.cli.secrets import secrets
+from quarterdeck.cli.techniques import techniques
 from quarterdeck.cli.tokens import tokens
 from quarterdeck.cli.workers import workers
 
@@ -41,7 +42,7 @@ def cli() -> None:
 
 
 for _command in (
-    *(nodes, groups, directives, rules, compliance, tokens),
+    *(nodes, groups, techniques, directives, rules, compliance, tokens),
     *(run, jobs, executions, history, projects, host_keys, secrets, workers, quarantine),
 ):
     cli.add_command(_command)
