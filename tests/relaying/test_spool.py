@@ -216,6 +216,68 @@ def test_while_nothing_can_be_taken_everything_stays(tmp_path: Path) -> None:
     assert everything(tmp_path) == [b"record"]
 
 
+def waiting_alone(directory: Path, *numbers: int) -> None:
+    """A file for each of these records, as writers leave them that are started again and again."""
+    for number in numbers:
+        Spool(directory, reserve_bytes=0).append(b"%d" % number)
+
+
+def test_many_files_are_taken_oldest_first_with_those_that_come_meanwhile(tmp_path: Path) -> None:
+    taken: list[bytes] = []
+
+    def take(records: Sequence[bytes]) -> list[Rejection]:
+        taken.extend(records)
+        return []
+
+    drain = Drain(tmp_path, take, max_records=2)
+    waiting_alone(tmp_path, 0, 1, 2, 3, 4)
+    counts = [drain.once(), drain.once()]
+    waiting_alone(tmp_path, 5, 6)
+    counts += [drain.once() for _ in range(3)]
+
+    assert counts == [2, 2, 1, 2, 0]
+    assert taken == [b"%d" % number for number in range(7)]
+    assert spool.pending(tmp_path) == []
+
+
+def test_what_was_found_and_could_not_be_taken_is_found_again(tmp_path: Path) -> None:
+    taken: list[bytes] = []
+    away = [False, True, False, False, False]
+
+    def take(records: Sequence[bytes]) -> list[Rejection]:
+        if away.pop(0):
+            raise Unavailable("not now")
+        taken.extend(records)
+        return []
+
+    drain = Drain(tmp_path, take, max_records=1)
+    waiting_alone(tmp_path, 0, 1, 2)
+    drain.once()
+    with pytest.raises(Unavailable):
+        drain.once()
+
+    assert [drain.once(), drain.once(), drain.once()] == [1, 1, 0]
+    assert taken == [b"0", b"1", b"2"]
+
+
+def test_a_file_that_somebody_removed_is_not_missed_for_ever(tmp_path: Path) -> None:
+    taken: list[bytes] = []
+
+    def take(records: Sequence[bytes]) -> list[Rejection]:
+        taken.extend(records)
+        return []
+
+    drain = Drain(tmp_path, take, max_records=1)
+    waiting_alone(tmp_path, 0, 1, 2)
+    drain.once()
+    spool.pending(tmp_path)[0].unlink()
+
+    assert drain.once() == 1
+    waiting_alone(tmp_path, 3)
+    assert [drain.once(), drain.once()] == [1, 0]
+    assert taken == [b"0", b"2", b"3"]
+
+
 def test_only_one_drain_runs_at_a_time(tmp_path: Path) -> None:
     writer = Spool(tmp_path, reserve_bytes=0)
     stop, entered = threading.Event(), threading.Event()

@@ -19,6 +19,7 @@ import struct
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,6 +228,8 @@ class Drain:
         self._take = take
         self._set_aside = set_aside or self._quarantine
         self._max_records = max_records
+        #: found and not done yet, oldest first
+        self._listed: deque[Path] = deque()
         self.taken = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -256,29 +259,35 @@ class Drain:
 
     def once(self) -> int:
         """Take what waits now, at most one batch; how many records. Raises Unavailable."""
-        paths, batch = self._batch()
-        if not paths:
-            return 0
-        self._take_all(batch)
+        try:
+            paths, batch = self._batch()
+            self._take_all(batch)
+        except BaseException:
+            self._listed.clear()
+            raise
         for path in paths:
             path.unlink(missing_ok=True)
         self.taken += len(batch)
         return len(batch)
 
     def _batch(self) -> tuple[list[Path], list[bytes]]:
+        """Some files and what is in them. The directory is looked at again when all that was found in it is done:
+        where very many files wait, looking takes longer than all else.
+        """
         paths: list[Path] = []
         batch: list[bytes] = []
         size = 0
-        for path in pending(self._directory):
-            if len(batch) >= self._max_records or size >= MAX_SEGMENT_BYTES:
-                break
-            sealed = _seal(path)
+        fresh = not self._listed
+        if fresh:
+            self._listed.extend(pending(self._directory))
+        while self._listed and len(batch) < self._max_records and size < MAX_SEGMENT_BYTES:
+            sealed = _seal(self._listed.popleft())
             if sealed is not None:
                 paths.append(sealed)
                 found = list(records(sealed))
                 batch += found
                 size += sum(map(len, found))
-        return paths, batch
+        return (paths, batch) if paths or fresh else self._batch()
 
     def _take_all(self, batch: Sequence[bytes]) -> None:
         if not batch:
