@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,12 +24,15 @@ from tests import agents
 
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.core.ids import ROOT, NodeId
-from quarterdeck.core.relays import KeyHash, ListedNode
+from quarterdeck.core.relays import KeyHash, ListedNode, Topology
 from quarterdeck.formats import agent, signature
 from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying.addresses import Addresses
 from quarterdeck.relaying.links import Signer
+from quarterdeck.relaying.nodes_list import Listing, NodesList
 from quarterdeck.relaying.remote_run_hops import RemoteRunHops
+from quarterdeck.relaying.shared_file_hops import Hops
+from quarterdeck.relaying.shared_files import Address, Passing
 
 RELAY = NodeId("1a000000-0000-4000-8000-00000000000a")
 FORM = {"classes": "a,b", "keep_output": "true", "nodes": "n1,n2"}
@@ -57,7 +61,7 @@ def below(tmp_path: Path) -> Iterator[Below]:
 
 
 @contextmanager
-def _serving(known: Below, directory: Path) -> Iterator[None]:
+def _serving(known: Below, directory: Path, key_number: int = RELAY_KEY) -> Iterator[None]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -78,6 +82,13 @@ def _serving(known: Below, directory: Path) -> Iterator[None]:
                 known.go.wait(20)
             self.wfile.write(b"0\r\n\r\n")
 
+        def do_HEAD(self) -> None:
+            known.asked.append((self.path, dict(self.headers.items()), b""))
+            known.go.wait(20)
+            self.send_response(known.status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
         def log_message(self, *_args: Any) -> None:
             return
 
@@ -86,7 +97,7 @@ def _serving(known: Below, directory: Path) -> Iterator[None]:
             """Who does not trust this relay hangs up."""
 
     server = Server(("127.0.0.1", 0), Handler)
-    key = agents.private_key(RELAY_KEY)
+    key = agents.private_key(key_number)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (directory / "relay.pem").write_bytes(pem + agents.certificate(key, RELAY).encode())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -155,6 +166,68 @@ def test_statement_39_a_relay_with_another_key_gets_nothing(below: Below, tmp_pa
         asyncio.run(everything(hops(below.url, tmp_path), listed(OTHER_KEY)))
 
     assert below.asked == []
+    gc.collect()  # a connection that was left open would be told now
+
+
+@pytest.fixture
+def replaced(tmp_path: Path) -> Iterator[Below]:
+    """The same relay with another key, at another port."""
+    known = Below(pieces=(b"with another key\n",))
+    known.go.set()
+    (tmp_path / "replaced").mkdir()
+    with _serving(known, tmp_path / "replaced", OTHER_KEY):
+        yield known
+
+
+def test_statement_64_a_new_key_of_a_relay_holds_for_new_runs_and_cuts_none_that_goes_on(
+    below: Below, replaced: Below, tmp_path: Path
+) -> None:
+    below.go.clear()
+    hop = hops(below.url, tmp_path)
+
+    async def story() -> None:
+        async with aclosing(hop(RELAY, listed(), "all", FORM)) as pieces:
+            assert await anext(pieces) == b"first\n"
+            with pytest.raises(Unavailable, match="another key than the nodes list has"):
+                await everything(hop, listed(OTHER_KEY))  # who has the old key only is believed no more
+
+            hop.addresses.learn(RELAY, replaced.url)
+            assert await everything(hop, listed(OTHER_KEY)) == b"with another key\n"
+
+            below.go.set()
+            assert [piece async for piece in pieces] == [b"second\n"]
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+    assert (len(below.asked), len(replaced.asked)) == (1, 1)
+
+
+def test_statement_64_a_new_key_of_a_relay_holds_for_new_files_and_cuts_none_that_is_on_its_way(
+    below: Below, replaced: Below, tmp_path: Path
+) -> None:
+    below.go.clear()
+    now = listed()
+    nodes = NodesList(lambda: Listing(topology=Topology(ROOT, {RELAY: now})))
+    hop = hops(below.url, tmp_path)
+    files = Hops(nodes, hop.addresses, hop.signer)
+    address = Address(target=NodeId("target"), source=NodeId("source"), file="file")
+    passing = Passing(to=RELAY, address=address, word="aa")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(files.pass_on, passing)
+        while not below.asked:
+            time.sleep(0.01)
+        now = listed(OTHER_KEY)
+        nodes.reload()
+        with pytest.raises(Unavailable):
+            files.pass_on(passing)
+        hop.addresses.learn(RELAY, replaced.url)
+
+        assert files.pass_on(passing) == 200
+        assert not running.done()
+        below.go.set()
+        assert running.result(20) == 200
+
+    assert (len(below.asked), len(replaced.asked)) == (1, 1)
+    files.link(RELAY).close()
     gc.collect()  # a connection that was left open would be told now
 
 

@@ -131,6 +131,7 @@ class Link:
     times: Times = field(default_factory=Times)
     _idle: list[http.client.HTTPConnection] = field(default_factory=list, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _closed: bool = False
     _rests_until: float = 0.0
 
     @property
@@ -175,8 +176,9 @@ class Link:
         }
 
     def close(self) -> None:
-        """Let the idle connections go."""
+        """Let the idle connections go, and keep none from now on; requests that go on come to their end."""
         with self._lock:
+            self._closed = True
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
@@ -266,7 +268,7 @@ class Link:
 
     def _put_back(self, connection: http.client.HTTPConnection) -> None:
         with self._lock:
-            if len(self._idle) < _IDLE_CONNECTIONS:
+            if not self._closed and len(self._idle) < _IDLE_CONNECTIONS:
                 self._idle.append(connection)
                 return
         connection.close()

@@ -58,6 +58,8 @@ class Hops:
         with self._lock:
             known = self._down.get(relay)
             if known is None or (known.url, known.pin) != (url, pin):
+                if known is not None:
+                    known.close()  # what goes on over it ends, and nothing begins there
                 known = self._down[relay] = Link(url=url, pin=pin, signer=self._signer)
             return known
 
