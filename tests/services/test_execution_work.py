@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 import pytest
 
 from quarterdeck.core.accounts import SYSTEM, Account
-from quarterdeck.core.connections import Address, Connection, Defaults
-from quarterdeck.core.errors import Forbidden
+from quarterdeck.core.connections import Address, AgentWay, Connection, Defaults
+from quarterdeck.core.errors import Forbidden, Invalid
 from quarterdeck.core.ids import AccountId, NodeId
 from quarterdeck.core.jobs import Exec, Job, JobRef, Sequence
 from quarterdeck.core.node_filters import EVERYTHING, NodeFilter, Side
@@ -21,7 +21,7 @@ from quarterdeck.core.properties import Property
 from quarterdeck.core.resources import Resource
 from quarterdeck.core.sites import Site
 from quarterdeck.formats import aclpolicy
-from quarterdeck.services import adhoc, execution_work, jobs
+from quarterdeck.services import adhoc, execution_work, jobs, projects
 from quarterdeck.services.adhoc import Manner
 from quarterdeck.services.context import Context
 from quarterdeck.services.execution_work import Local, NoWay, Selection
@@ -46,7 +46,7 @@ class Bench:
         job = Job("job", "ops", node_filter=wanted)
         return execution_work.select(self.ctx, job, {})
 
-    def ways(self) -> dict[str, Connection | Local | NoWay]:
+    def ways(self) -> dict[str, Connection | AgentWay | Local | NoWay]:
         return {one.resource.name: one.way for one in self.select().nodes}
 
 
@@ -141,6 +141,75 @@ def test_nodes_of_the_inventory_that_nobody_told_how_to_reach_are_left_out_and_c
     assert [one.resource.name for one in found.nodes] == ["documented", "here", "n3.example.org"]
     documented = found.nodes[0].way
     assert documented == NoWay("Username must be set to connect to remote node 'documented'")
+
+
+def inventoried(bench: Bench, properties: dict[str, str], *nodes: Node) -> None:
+    """A project on these nodes of the inventory."""
+    known = {"project.inventory.source": "all", **properties}
+    bench.ctx.store.projects.replace(Project("ops", properties=known))
+    for one in nodes:
+        bench.ctx.store.nodes.add(one)
+
+
+def test_nodes_of_the_inventory_without_ssh_are_reached_over_their_agents(bench: Bench) -> None:
+    bench.site(ssh=Defaults())
+    own = (Property(name="agent-user", value="deploy"),)
+    inventoried(
+        bench,
+        {"project.node-transport": "agent", "project.ssh-command-timeout": "30"},
+        Node(id=NodeId("n1"), hostname="n1.example.org"),
+        Node(id=NodeId("n2"), hostname="n2.example.org", properties=own),
+    )
+
+    found = bench.select()
+
+    assert found.left_out == ()
+    assert {one.resource.name: (one.way, one.more) for one in found.nodes if one.resource.name != "here"} == {
+        "n1.example.org": (AgentWay(node=NodeId("n1"), run_seconds=30.0), ()),
+        "n2.example.org": (AgentWay(node=NodeId("n2"), run_seconds=30.0, user="deploy"), ()),
+    }
+
+
+@pytest.mark.parametrize(
+    ("order", "kinds"), [("ssh, agent", ["Connection", "AgentWay"]), ("agent,ssh", ["AgentWay", "Connection"])]
+)
+def test_a_project_says_in_which_order_the_ways_are_tried(bench: Bench, order: str, kinds: list[str]) -> None:
+    inventoried(bench, {"project.node-transport": order}, Node(id=NodeId("n1"), hostname="n1.example.org"))
+
+    (node_way,) = [one for one in bench.select().nodes if one.resource.name != "here"]
+
+    assert [type(one.way).__name__ for one in node_way.tries] == kinds
+    users = [
+        one.way.hop.username if isinstance(one.way, Connection) else one.way.user
+        for one in node_way.tries
+        if isinstance(one.way, Connection | AgentWay)
+    ]
+    assert users == ["deploy", "deploy"]
+
+
+def test_a_node_may_have_a_way_of_its_own(bench: Bench) -> None:
+    own = (Property(name="node-transport", value="ssh"),)
+    inventoried(
+        bench, {"project.node-transport": "agent"}, Node(id=NodeId("n1"), hostname="n1.example.org", properties=own)
+    )
+
+    assert isinstance(bench.ways()["n1.example.org"], Connection)
+
+
+def test_a_document_cannot_name_a_node_whose_agent_is_to_obey(bench: Bench) -> None:
+    inventoried(
+        bench,
+        {"project.node-transport": "agent", "project.inventory.source": "none"},
+        Node(id=NodeId("n1"), hostname="n1.example.org"),
+    )
+    bench.nodes(node("n1", **{"node-id": "n1"}))
+
+    assert bench.ways()["n1"] == NoWay("'n1' is no node of the inventory, so that no agent speaks for it")
+
+
+def test_a_way_that_there_is_not_is_refused_where_it_is_set(bench: Bench) -> None:
+    with pytest.raises(Invalid, match="node-transport is ssh, agent, or both"):
+        projects.update(bench.ctx, "ops", properties={"project.node-transport": "telnet"})
 
 
 def test_policies_narrow_the_nodes_of_a_run(bench: Bench) -> None:

@@ -268,7 +268,7 @@ def _filtered(ctx: Context, job: Job, values: Mapping[str, str], known: Sequence
 
 
 def _is_inventoried(resource: Resource) -> bool:
-    return "node-id" in resource.attributes
+    return resource.node is not None
 
 
 def _node_way(ctx: Context, project: Project, resource: Resource) -> NodeWay:
