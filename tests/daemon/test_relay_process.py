@@ -303,6 +303,7 @@ def test_metrics_and_status_are_for_its_own_machine(below: Below) -> None:
     assert "rudder_relayd_managed_nodes_total 2.0" in text
     assert "database" not in status["data"]
     assert "quarterdeck_waiting_agents 0.0" in text
+    assert "quarterdeck_command_agents 0.0" in text
     assert status["data"]["remoteRun"] == {"status": "success", "ways": ["agent", "echo"], "waitingAgents": 0}
     assert below.client.get("/metrics").status_code == 403
 

@@ -282,8 +282,8 @@ def assemble(config: Config, known: Identity, reload: Callable[[], None] = lambd
     spool = data / "spool" / "parcels"
     counters, ways = Counters(), genuine_files.ways(config)
     queues = {"parcels": spool, **{way.name: way.incoming for way in ways}}
-    waiting = WaitingAgents()
-    metrics = Metrics(nodes, queues, counted=counters.snapshot, waiting=lambda: waiting.count)
+    waiting, carrying = WaitingAgents(), WaitingCommands()
+    metrics = Metrics(nodes, queues, counted=counters.snapshot, waiting=lambda: waiting.count, commands=carrying)
     carriers = genuine_files.carriers(
         config,
         [genuine_files.link_to(config, up(_FILE_PATIENCE_SECONDS)) for _ in ways],
@@ -300,7 +300,7 @@ def assemble(config: Config, known: Identity, reload: Callable[[], None] = lambd
         spool=Spool(spool),
         addresses=addresses,
         waiting_agents=waiting,
-        waiting_commands=WaitingCommands(),
+        waiting_commands=carrying,
     )
     runs = RemoteRuns(
         nodes=nodes,

@@ -100,7 +100,7 @@ def root(
 
     nodes = NodesList(listing, fresh_seconds=_FRESH_SECONDS)
     pass_on, hop, signer = None, None, None
-    waiting = agents or WaitingAgents()
+    waiting, carrying = agents or WaitingAgents(), commands or WaitingCommands()
     if key is not None and addresses is not None:
         signer = Signer(node=ROOT, key=key)
         pass_on = Hops(nodes, addresses, signer).pass_on
@@ -121,6 +121,7 @@ def root(
             {"reports": directories.report_spool(config), "run-logs": directories.reports_directory(config) / INCOMING},
             counted=lambda: counters.read(directories.counters_file(config)),
             waiting=lambda: waiting.count,
+            commands=carrying,
         ),
         door=Door(
             nodes=nodes,
@@ -137,9 +138,7 @@ def root(
         remote_runs=RemoteRuns(
             nodes=nodes, agents=waiting, hop=hop, ways=serving.ways_to_nodes(config), enabled=config.relay.remote_run
         ),
-        commands=NodeCommands(
-            nodes=nodes, agents=commands or WaitingCommands(), others=waiting, addresses=addresses, signer=signer
-        ),
+        commands=NodeCommands(nodes=nodes, agents=carrying, others=waiting, addresses=addresses, signer=signer),
     )
     return relay_edges.edge(config, parts)
 

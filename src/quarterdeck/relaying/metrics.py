@@ -22,6 +22,7 @@ from quarterdeck.core.errors import QuarterdeckError
 from quarterdeck.relaying import counters
 from quarterdeck.relaying.counters import Counters, InventoryStatus, ReportStatus
 from quarterdeck.relaying.nodes_list import NodesList
+from quarterdeck.relaying.waiting_commands import WaitingCommands
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -40,10 +41,11 @@ class Metrics:
         *,
         counted: Callable[[], Mapping[str, float]] | None = None,
         waiting: Callable[[], int] = lambda: 0,
+        commands: WaitingCommands | None = None,
     ) -> None:
         """`counted` gives the numbers of whoever takes reports here; without it they are those counted through this.
 
-        `waiting` says how many agents wait to be told to run.
+        `waiting` says how many agents wait to be told to run, `commands` has those that take commands.
         """
         self.registry = CollectorRegistry()
         self._counters = Counters()
@@ -55,6 +57,12 @@ class Metrics:
         Gauge(
             "quarterdeck_waiting_agents", "Agents that wait here to be told to run", registry=self.registry
         ).set_function(waiting)
+        if commands is not None:
+            for name, text, tell in (
+                ("quarterdeck_command_agents", "Agents that wait here for commands", lambda: commands.count),
+                ("quarterdeck_commands", "Commands that agents here carry out", lambda: commands.under_way),
+            ):
+                Gauge(name, text, registry=self.registry).set_function(tell)
         self.registry.register(_Queues(queues, clock))
         prometheus_client.ProcessCollector(registry=self.registry)
 
