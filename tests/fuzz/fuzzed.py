@@ -158,7 +158,8 @@ def described(operations: list[Operation], prefix: str) -> dict[str, Any]:
 def check(answer: httpx.Response) -> None:
     """Fails unless the answer is one of ours: a success, or an error in its dialect's envelope, without a fault."""
     told = f"{answer.request.method} {answer.request.url} -> {answer.status_code} {answer.text[:2000]}"
-    assert "internal error" not in answer.text.lower(), told
+    if answer.headers.get("Content-Type") != "application/zip":  # the agent, which has words of its own
+        assert "internal error" not in answer.text.lower(), told
     assert "Traceback" not in answer.text, told
     if answer.status_code < 400:
         return

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 import anyio
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Lifespan
 
 from quarterdeck.core.sites import Site
 from quarterdeck.daemon import genuine_files
+from quarterdeck.daemon.mounts import Below
 from quarterdeck.dialects.relay import version as relay_paths
 from quarterdeck.dialects.relay.dialect import RelayEdge
 from quarterdeck.dialects.relay.intake import IntakeEdge
@@ -40,7 +41,7 @@ def mount(
     routes: list[BaseRoute] = relay_routes(relay) if relay is not None else []
     routes += genuine_files.routes(intake) if intake is not None else []
     routes += [
-        Mount(
+        Below(
             prefix,
             app=Runner(grammar=dialect, database=database, prefix=prefix, threads=limiter, room=room, site=here),
         )
@@ -51,5 +52,5 @@ def mount(
 
 def relay_routes(relay: RelayEdge) -> list[BaseRoute]:
     """Where the relay dialect answers."""
-    mounts = [Mount(path, app=relay) for path in relay_paths.MOUNTS]
+    mounts = [Below(path, app=relay) for path in relay_paths.MOUNTS]
     return [*mounts, *(Route(path, endpoint=relay) for path in relay_paths.ROUTES)]

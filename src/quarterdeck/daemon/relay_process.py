@@ -20,7 +20,7 @@ from pathlib import Path
 import anyio
 import uvicorn
 from starlette.applications import Starlette
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
 from quarterdeck.core.errors import Conflict, QuarterdeckError, Unavailable
 from quarterdeck.core.ids import NodeId
@@ -37,6 +37,7 @@ from quarterdeck.daemon import (
     tls,
 )
 from quarterdeck.daemon.config import Config
+from quarterdeck.daemon.mounts import Below
 from quarterdeck.dialects.native import relayed_agents
 from quarterdeck.dialects.native.relayed_agents import RelayedAgents, RelayedEdge
 from quarterdeck.dialects.relay import callers, policies, version
@@ -383,9 +384,9 @@ def _application(config: Config, relay: RelayEdge, agents: relayed_agents.Parts,
             yield
 
     routes = [
-        *(Mount(path, app=relay) for path in version.MOUNTS),
+        *(Below(path, app=relay) for path in version.MOUNTS),
         *(Route(path, endpoint=relay) for path in version.ROUTES),
-        Mount(relayed_agents.PREFIX, app=edge),
+        Below(relayed_agents.PREFIX, app=edge),
         *genuine_files.routes(genuine_files.edge(config, relay.parts.door)),
     ]
     served = Starlette(routes=routes, lifespan=lifespan)
