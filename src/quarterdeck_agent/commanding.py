@@ -153,6 +153,14 @@ class Taker(Listener):
         self._lock = threading.Lock()
         self._running: Dict[str, _Carrying] = {}
 
+    def take(self) -> None:
+        """Until the process ends; what nobody expected ends it, so that whoever keeps it listening starts it anew."""
+        try:
+            self.go_on()
+        except BaseException as error:
+            _say(f"commands are not waited for any more: {error!r}")
+            os._exit(1)
+
     def _once(self) -> float:
         client = self._connected()
         with self._lock:
@@ -179,7 +187,11 @@ class Taker(Listener):
                 return  # it was given again before the server heard that it begins
             carrying = _Carrying(self._state, order, text, client.offset, self._ended)
             self._running[order] = carrying
-        carrying.start()
+        try:
+            carrying.start()
+        except RuntimeError as error:  # no thread to be had: the server gives the order again
+            self._ended(order)
+            raise AgentError(f"A command cannot be carried out: {error}") from error
 
     def _ended(self, order: str) -> None:
         with self._lock:

@@ -53,7 +53,7 @@ def listen(state: StateDirectory, *, commands: bool = False) -> None:
     if commands:
         from quarterdeck_agent import commanding  # what most nodes do not allow need not be there
 
-        threading.Thread(target=commanding.Taker(state).go_on, name="commands", daemon=True).start()
+        threading.Thread(target=commanding.Taker(state).take, name="commands", daemon=True).start()
     Listener(state).go_on()
 
 

@@ -267,6 +267,22 @@ def test_commands_of_a_process_that_was_started_anew_are_lost() -> None:
     play(story())
 
 
+def test_a_server_that_ends_keeps_nobody_waiting_for_the_end_of_a_command() -> None:
+    async def story() -> None:
+        agents = WaitingCommands(QUICK)
+        command = await begun(agents)
+
+        agents.let_go()
+
+        first, end = await everything(agents, command)
+        assert (first, isinstance(end, End) and end.ending) == (Begun(), "lost")
+        with pytest.raises(NotFound):
+            agents.check(command, 1)
+        assert await asks(agents) == {"status": "idle"}
+
+    play(story())
+
+
 def test_another_node_knows_nothing_of_a_command() -> None:
     async def story() -> None:
         agents = WaitingCommands(QUICK)

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
-from quarterdeck.core.errors import NotFound, QuarterdeckError, Unavailable
+from quarterdeck.core.errors import AlreadyExists, NotFound, QuarterdeckError, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.node_commands import Begun, End, Event
 from quarterdeck.core.relays import KeyHash
@@ -122,7 +122,8 @@ class NodeCommands:
             if self.others.reaches(node) and isinstance(error, Unavailable):
                 reason = _NOT_ALLOWED
             log.info("A command does not get to node %s: %s", node[:80], reason)
-            return _only(End("unreachable", reason=reason))
+            # Whoever sent it before knows what becomes of it.
+            return _only(End("lost" if isinstance(error, AlreadyExists) else "unreachable", reason=reason))
 
     def _behind(self, node: NodeId) -> CommandsElsewhere | None:
         """The relay that a node is behind; None when it is served here. Raises NotFound, Unavailable."""

@@ -30,6 +30,7 @@ MOST_ORDERS = 64
 BUFFER_BYTES = 1024 * 1024
 
 _NOT_THERE = "its agent does not wait here for commands (quarterdeck-agent listen --commands)."
+_THIS_ENDS = "the server or relay that its agent waits at was told to end."
 _BEFORE_IT_BEGAN = "its agent went away before it began."
 
 
@@ -129,12 +130,17 @@ class WaitingCommands:
             return sum(len(place.under_way) for place in self._places.values())
 
     def let_go(self) -> None:
-        """Answer all who wait now and from now on at once: this process ends."""
+        """Answer all who wait now and from now on at once: this process ends, and with it what is known of commands.
+
+        Their agents end them, when they find that nobody knows of them any more.
+        """
         with self._lock:
             self._ends = True
-            bells = [place.bell for place in self._places.values()]
-        for bell in bells:
-            bell.ring()
+            places = list(self._places.values())
+            for command in [one for place in places for one in place.commands.values() if one.end is None]:
+                self._finish(command, End("lost" if command.begun else "unreachable", reason=_THIS_ENDS))
+        for place in places:
+            place.bell.ring()
 
     # -- who orders -----------------------------------------------------------------------
 
@@ -144,6 +150,8 @@ class WaitingCommands:
             now, place = self._clock(), self._places.get(node)
             if place is None or not self._is_there(place, now):
                 raise Unavailable(_NOT_THERE)
+            if self._ends:
+                raise Unavailable(_THIS_ENDS)
             self._purge(place, now)
             if order in place.commands:
                 raise AlreadyExists("this order came before.")
