@@ -385,8 +385,8 @@ def test_projects_and_their_nodes(ops: CommandLine, world: World) -> None:
     assert re.search(r"^spare +A spare one$", ops("projects", "list").out, re.MULTILINE)
     assert re.search(r"^project.ssh-user +deploy$", ops("projects", "show", "spare").out, re.MULTILINE)
     nodes = ops("nodes", "list", "--project", "spare").out
-    assert re.search(r"^web1 +web1.example.com .* document$", nodes, re.MULTILINE)
-    assert re.search(r" server$", nodes, re.MULTILINE)
+    assert re.search(r"^web1 +web1.example.com .* document +ssh$", nodes, re.MULTILINE)
+    assert re.search(r" server +local$", nodes, re.MULTILINE)
     assert len(json.loads(ops("nodes", "list", "-p", "spare", "-F", "tags=web", "--json").out)) == 1
     assert ops("projects", "delete", "spare", "--yes").out == "The project 'spare' is removed.\n"
     assert ops("projects", "show", "spare").code == 1
