@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.daemon.servers import eventually
 from tests.e2e import relays
@@ -35,7 +36,11 @@ ALL = "(near|far|closed)1.*"
 
 @dataclass(frozen=True)
 class Tree:
-    """A server and a relay below it; at each a machine that takes commands, and behind the relay one that takes none."""
+    """A server, a relay below it, and one below that.
+
+    A machine that takes commands is at the server, another behind both relays; at the first relay is one that takes
+    none.
+    """
 
     site: Site
     relay: Relay
@@ -47,6 +52,13 @@ class Tree:
         """Start a command or a script on nodes by a pattern of their names; the execution."""
         asked = {"filter": {"name": nodes}, "keepgoing": True, "threadcount": 3, **what}
         return int(self.site.native("POST", f"/projects/{PROJECT}/executions", asked)["id"])
+
+    def answers(self) -> bool:
+        """Whether the server is there, and the agents behind it are again."""
+        try:
+            return self.ended(self.run("(near|far)1.*", command="true")) == "succeeded"
+        except httpx.TransportError:
+            return False
 
     def execution(self, number: int) -> Any:
         return self.site.native("GET", f"/executions/{number}")
@@ -91,7 +103,10 @@ def tree() -> Iterator[Tree]:
         token = relays.enrolment_token(served)
         relay = relays.relay(served, "relay1", token)
         stack.callback(relay.end)
-        near, far, closed = (RelayedMachine(served, name, relay) for name in ("near1", "far1", "closed1"))
+        below = relays.relay(served, "relay2", token, above=relay)
+        stack.callback(below.end)
+        near, closed = (RelayedMachine(served, name, relay) for name in ("near1", "closed1"))
+        far = RelayedMachine(served, "far1", below)
         accept(near)  # this one at the server itself
         for machine in (far, closed):
             machine.enroll_through_relay(token)
@@ -101,14 +116,7 @@ def tree() -> Iterator[Tree]:
         properties = {"project.inventory.source": "all", "project.node-transport": "agent"}
         served.native("PUT", "/projects", {"name": PROJECT, "properties": properties})
         made = Tree(served, relay, near, far, closed)
-        number = 0
-
-        def is_there() -> bool:
-            nonlocal number
-            number = made.run("(near|far)1.*", command="true")
-            return made.ended(number) == "succeeded"
-
-        assert eventually(is_there, PATIENCE_SECONDS), made.trouble(number)
+        assert eventually(made.answers, PATIENCE_SECONDS), made.trouble(1)
         yield made
 
 
@@ -127,7 +135,7 @@ def sleeping(marker: str) -> list[int]:
     return found
 
 
-def test_nodes_at_the_server_and_behind_a_relay_carry_out_a_script(tree: Tree) -> None:
+def test_nodes_at_the_server_and_behind_two_relays_carry_out_a_script(tree: Tree) -> None:
     number = tree.run("(near|far)1.*", script=SCRIPT, args="order")
 
     assert tree.ended(number) == "failed"
@@ -145,7 +153,7 @@ def test_a_node_that_does_not_allow_commands_carries_none_out(tree: Tree) -> Non
     assert list(tree.closed.files.iterdir()) == []
 
 
-def test_an_abort_ends_a_silent_command_behind_a_relay_and_what_it_started_elsewhere(tree: Tree) -> None:
+def test_an_abort_ends_a_silent_command_behind_relays_and_what_it_started_elsewhere(tree: Tree) -> None:
     mine = marker()
     number = tree.run("far1.*", command=f"setsid sleep {mine} & trap '' TERM; sleep {mine}; sleep {mine}")
     assert eventually(lambda: len(sleeping(mine)) == 2, 30), tree.trouble(number)
@@ -195,6 +203,19 @@ def test_a_command_whose_worker_is_gone_is_stopped(tree: Tree) -> None:
 
     assert eventually(lambda: not sleeping(mine), 15), tree.trouble(number)
     assert tree.ended(number) == "failed"
+
+
+def test_a_command_is_stopped_and_lost_with_the_server_process_that_knows_of_it(tree: Tree) -> None:
+    mine = marker()
+    number = tree.run("far1.*", command=f"sleep {mine}")
+    assert eventually(lambda: bool(sleeping(mine)), 30)
+
+    os.kill(tree.site.server.one("api-process").pid, signal.SIGKILL)
+
+    assert eventually(lambda: not sleeping(mine), 15)
+    assert eventually(tree.answers, PATIENCE_SECONDS)
+    assert tree.ended(number) == "failed"
+    assert any("What became of the command is not known" in line for line in tree.lines(number, "ERR"))
 
 
 def test_the_way_to_a_node_is_shown(tree: Tree) -> None:
