@@ -22,7 +22,7 @@ from tests.agents import give_policy, item
 from tests.common import run_logs
 
 from quarterdeck.core.accounts import SYSTEM
-from quarterdeck.core.ids import NodeId
+from quarterdeck.core.ids import ROOT, NodeId
 from quarterdeck.core.nodes import AgentKey, KeyStatus, Node
 from quarterdeck.formats import agent
 from quarterdeck.services import compliance
@@ -81,8 +81,8 @@ class Signers:
         return File(run_logs.file_name(one.node, start, ".log.gz"), gzip.compress(signed, mtime=0))
 
 
-def add_nodes(database: Database, subjects: Sequence[Subject], begin: datetime) -> None:
-    """Accept these nodes with a policy that expects what they report, from a moment on."""
+def add_nodes(database: Database, subjects: Sequence[Subject], begin: datetime, server: str = ROOT) -> None:
+    """Accept these nodes, below a policy server, with a policy that expects what they report, from a moment on."""
     calls: dict[tuple[str, str], list[agent.Call]] = {}
     for line in run_logs.usual("x", begin).splitlines():
         fields = line.partition("R: @@")[2].split("@@")
@@ -104,7 +104,8 @@ def add_nodes(database: Database, subjects: Sequence[Subject], begin: datetime) 
         ctx = Context(account=SYSTEM, store=store)
         for one in subjects:
             key = AgentKey(pem=one.certificate, status=KeyStatus.CERTIFIED)
-            store.nodes.add(Node(id=NodeId(one.node), hostname=f"{one.node[:8]}.example.com", key=key))
+            name = f"{one.node[:8]}.example.com"
+            store.nodes.add(Node(id=NodeId(one.node), hostname=name, key=key, policy_server=NodeId(server)))
         nodes = [one.node for one in subjects]
         give_policy(ctx, nodes, items, config_id=run_logs.CONFIG_ID, begin=begin)
         compliance.configuration_changed(ctx, nodes)

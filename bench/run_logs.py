@@ -5,7 +5,8 @@
 
 A real server with worker and database of its own; a run counts when it is committed. Files are renamed into the
 directory for dropped files, all at once; or put over HTTP (plain, 16 connections that are kept), each acknowledged when
-it is on disk. The goal is the project's own, on two processors.
+it is on disk; or put likewise, over TLS, to a real relay that passes them on. The goal is the project's own, on two
+processors, which the client shares.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import base64
 import os
+import ssl
 import statistics
 import tempfile
 import time
@@ -22,7 +24,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
-from bench import _run_logs, _server
+from bench import _relay, _run_logs, _server
+from bench._processes import cpu_seconds
+from bench._relay import Relay
 from bench._run_logs import File, Signers, Subject
 from bench._server import Server
 
@@ -60,13 +64,13 @@ def release(server: Server, files: Sequence[File]) -> None:
         os.rename(f"{incoming}/.{one.name}", f"{incoming}/{one.name}")  # noqa: PTH104  # thousands at once
 
 
-async def put_all(url: httpx.URL, files: Sequence[File]) -> list[float]:
+async def put_all(url: httpx.URL, files: Sequence[File], trusted: ssl.SSLContext | None = None) -> list[float]:
     """Put every file, some at a time; seconds each until it was acknowledged."""
     password = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     todo, took = iter(files), []
 
     async def connection() -> None:
-        reader, writer = await asyncio.open_connection(url.host, url.port)
+        reader, writer = await asyncio.open_connection(url.host, url.port, ssl=trusted)
         for one in todo:
             begun = time.perf_counter()
             head = (
@@ -100,17 +104,18 @@ def _waiting(directory: Path) -> list[str]:
 class Bench:
     """A server, its database, and what was measured."""
 
-    def __init__(self, server: Server, database: Database) -> None:
+    def __init__(self, server: Server, relay: Relay, database: Database) -> None:
         self._server = server
+        self._relay = relay
         self._database = database
         self.rows: list[Row] = []
 
     def measure(self, what: str, files: Sequence[File], send: Callable[[Sequence[File]], str], goal: str = "") -> None:
         """Send files, wait until all are committed, and note how long that took, and what."""
-        kept, used, begun = self._runs(), self._server.cpu_seconds(), time.perf_counter()
+        kept, used, begun = self._runs(), self._cpu_seconds(), time.perf_counter()
         note = send(files)
-        await_all(self._server)
-        seconds, spent = time.perf_counter() - begun, self._server.cpu_seconds()
+        await_all(self._server, self._relay.data / "reports" / "incoming")
+        seconds, spent = time.perf_counter() - begun, self._cpu_seconds()
         if (new := self._runs() - kept) != len(files):
             raise SystemExit(f"{what}: {new} of {len(files)} runs are in the database.")
         each = ", ".join(f"{name} {1000 * (spent[name] - used[name]) / len(files):.2f}" for name in used)
@@ -129,26 +134,42 @@ class Bench:
 
     def put(self, what: str, files: Sequence[File], goal: str = "") -> None:
         """The same for files that are put over HTTP."""
+        self._put(what, files, goal, httpx.URL(str(self._server.client.base_url)), None)
 
+    def relayed(self, what: str, files: Sequence[File], goal: str = "") -> None:
+        """The same for files that are put over TLS to the relay."""
+        self._put(what, files, goal, httpx.URL(self._relay.url), self._relay.tls)
+
+    def _put(self, what: str, files: Sequence[File], goal: str, url: httpx.URL, trusted: ssl.SSLContext | None) -> None:
         def send(files: Sequence[File]) -> str:
-            took = sorted(asyncio.run(put_all(httpx.URL(str(self._server.client.base_url)), files)))
+            took = sorted(asyncio.run(put_all(url, files, trusted)))
             worst = took[int(len(took) * 0.99)]
             return f"acknowledged: median {1000 * statistics.median(took):.0f} ms, p99 {1000 * worst:.0f} ms; "
 
         self.measure(what, files, send, goal)
+
+    def _cpu_seconds(self) -> dict[str, float]:
+        """What each part has used; this program, too."""
+        own = time.process_time()
+        return {**self._server.cpu_seconds(), "relay": cpu_seconds(self._relay.pid), "client": own}
 
     def _runs(self) -> int:
         with self._database.engine.connect() as connection:
             return int(connection.exec_driver_sql("SELECT count(*) FROM runs").scalar_one())
 
 
-def measure(server: Server, database: Database, directory: Path, options: argparse.Namespace) -> list[Row]:
+def measure(
+    server: Server, relay: Relay, database: Database, directory: Path, options: argparse.Namespace
+) -> list[Row]:
     """Everything."""
     signers = Signers(directory)
-    subjects, others = signers.subjects(options.nodes), signers.subjects(options.nodes)
+    subjects, others, behind = (signers.subjects(options.nodes) for _ in range(3))
     starts = _run_logs.moments(2 + 2 * options.runs)
     _run_logs.add_nodes(database, [*subjects, *others], starts[0])
-    bench = Bench(server, database)
+    _run_logs.add_nodes(database, behind, starts[0], relay.node)
+    while behind[-1].node not in (relay.data / "mirror" / "nodes.json").read_text():
+        time.sleep(0.2)
+    bench = Bench(server, relay, database)
 
     def runs(of: Sequence[Subject], first: int, last: int) -> list[File]:
         return [one for start in starts[first:last] for one in signers.runs(of, start)]
@@ -158,6 +179,8 @@ def measure(server: Server, database: Database, directory: Path, options: argpar
     bench.dropped("dropped, unchanged runs", runs(subjects, 1, middle), _GOAL)
     bench.put("put, first runs of nodes", runs(others, 0, 1))
     bench.put("put, unchanged runs", runs(subjects, middle, middle + options.runs), _GOAL)
+    bench.relayed("through a relay, first runs", runs(behind, 0, 1))
+    bench.relayed("through a relay, unchanged", runs(behind, 1, middle), _GOAL)
     bench.dropped("dropped, 3 of 68 changed", signers.runs(subjects, starts[-1], changed=3))
     return bench.rows
 
@@ -173,11 +196,12 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory(prefix="quarterdeck-bench-") as scratch,
         _server.serving(Path(scratch), SETTINGS) as server,
+        _relay.relaying(server, Path(scratch), f"{SETTINGS}mirror_seconds = 1.0\n") as relay,
         embedded.running(server.data) as url,
     ):
         database = Database(url, pool_size=2)
         (signing := Path(scratch) / "signing").mkdir()
-        rows = measure(server, database, signing, options)
+        rows = measure(server, relay, database, signing, options)
         database.close()
     print(f"{options.nodes} nodes, 74 lines a run; runs/s until committed, and what the project is to reach")
     for row in rows:

@@ -12,7 +12,7 @@ import threading
 import time
 import tracemalloc
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
@@ -25,7 +25,8 @@ from tests.relaying.upstreams import Asked, Said, Upstream, upstream
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.daemon import config as settings
 from quarterdeck.daemon import genuine_files
-from quarterdeck.formats import agent, report_files
+from quarterdeck.formats import agent, relay_documents, report_files
+from quarterdeck.formats.relay_documents import Refused, Slip, Taken
 from quarterdeck.relaying import drop_directory, file_forwarding, pauses
 from quarterdeck.relaying.counters import Counters
 from quarterdeck.relaying.drop_directory import DropDirectory
@@ -253,8 +254,9 @@ def test_statement_42_a_file_that_is_renamed_goes_up_within_a_second_and_its_for
 
 
 def test_statement_43_what_lies_there_at_the_start_goes_up_fully_whatever_lies_beside_it(
-    above: Upstream, way: Way
+    above: Upstream, tmp_path: Path
 ) -> None:
+    way = Way(tmp_path, above, upstream_url=above.url)
     kind = way.ways["run-logs"].incoming
     files = {name(number) for number in range(120)}
     junk = [f"{number:03d}.junk" for number in range(60)]
@@ -384,7 +386,8 @@ def test_files_that_the_server_above_never_digests_do_not_keep_the_others(
     assert way.counted() == {"reports.forward_ok": 20}
 
 
-def test_never_more_than_a_few_go_at_the_same_time(above: Upstream, way: Way) -> None:
+def test_never_more_than_a_few_go_at_the_same_time(above: Upstream, tmp_path: Path) -> None:
+    way = Way(tmp_path, above, upstream_url=above.url)
     lock, now, most = threading.Lock(), 0, 0
 
     def answer(_: Asked) -> Said:
@@ -405,6 +408,76 @@ def test_never_more_than_a_few_go_at_the_same_time(above: Upstream, way: Way) ->
 
     assert 1 < most <= file_forwarding.WORKERS
     assert len(above.asked) == 40
+
+
+# -- many at once ------------------------------------------------------------------------------
+
+
+def taking(*refused: Refused) -> Callable[[Asked], Said]:
+    """A server of our own, which takes all but some."""
+    return lambda _: Said(202, relay_documents.encode(Taken(refused)))
+
+
+def brought(asked: Asked) -> list[tuple[Slip, bytes]]:
+    return [relay_documents.unpack_slip(record) for record in relay_documents.unpack_batch(asked.body)]
+
+
+def test_many_that_wait_go_up_as_they_came_with_one_request(above: Upstream, way: Way) -> None:
+    above.answer = taking()
+    for number in range(50):
+        way.drop("run-logs", name(number), b"content %d" % number)
+
+    assert way.carriers["run-logs"].look() == 50
+
+    (asked,) = above.asked
+    assert (asked.method, asked.target) == ("POST", relay_documents.PATH_PARCELS)
+    assert agent.HEADER_SIGNATURE.lower() in asked.headers
+    assert {slip.file: content for slip, content in brought(asked)} == {
+        name(number): b"content %d" % number for number in range(50)
+    }
+    assert {(slip.kind, slip.node) for slip, _ in brought(asked)} == {("run-log", NODE)}
+    assert way.left("run-logs") == []
+    assert way.counted() == {"reports.forward_ok": 50}
+
+
+def test_of_many_each_is_set_aside_for_its_own_reason(above: Upstream, way: Way) -> None:
+    for number in range(25):
+        way.drop("run-logs", name(number))
+    way.drop("run-logs", name(1, STRANGER))
+    above.answer = taking(Refused(3, "It is spoilt."), Refused(4, "Whose is it?", "invalid"))
+
+    assert way.carriers["run-logs"].look() == 23
+
+    slips = [slip.file for slip, _ in brought(above.asked[0])]
+    assert way.left("run-logs") == []
+    reasons = way.reasons("run-logs")
+    assert set(reasons) == {slips[3], slips[4], name(1, STRANGER)}
+    assert (reasons[slips[3]], reasons[slips[4]]) == (("error", "It is spoilt."), ("invalid", "Whose is it?"))
+    assert way.counted() == {"reports.forward_ok": 23, "reports.forward_error": 1, "reports.invalid": 2}
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 500])
+def test_many_that_are_not_taken_together_go_alone(above: Upstream, way: Way, status: int) -> None:
+    above.answer = lambda asked: Said(201 if asked.method == "PUT" else status)
+    for number in range(20):
+        way.drop("run-logs", name(number))
+
+    assert way.carriers["run-logs"].look() == 20
+
+    assert [one.method for one in above.asked] == ["POST", *["PUT"] * 20]
+    assert way.left("run-logs") == []
+
+
+def test_many_stay_while_the_server_above_cannot_take_them(above: Upstream, way: Way) -> None:
+    above.answer = lambda _: Said(503)
+    for number in range(20):
+        way.drop("run-logs", name(number))
+
+    with pytest.raises(Unavailable):
+        way.carriers["run-logs"].look()
+
+    assert len(way.left("run-logs")) == 20
+    assert len(above.asked) == 1
 
 
 # -- what a relay looks at -------------------------------------------------------------------

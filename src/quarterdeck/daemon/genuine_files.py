@@ -13,23 +13,34 @@ from pathlib import Path
 from typing import NamedTuple
 
 import anyio
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute
 
 from quarterdeck.core.ids import NodeId
 from quarterdeck.daemon import paths as directories
 from quarterdeck.daemon.config import Config
+from quarterdeck.daemon.mounts import Below
 from quarterdeck.dialects.relay import intake
 from quarterdeck.dialects.relay.callers import Door
 from quarterdeck.dialects.relay.intake import Inlet, IntakeEdge, IntakeGrammar
 from quarterdeck.formats import report_files
-from quarterdeck.relaying import file_forwarding
+from quarterdeck.relaying import file_forwarding, run_log_batches
 from quarterdeck.relaying.counters import Counters
-from quarterdeck.relaying.drop_directory import FAILED, INCOMING, INVENTORIES, REPORTS, DropDirectory, Rejected, Rules
+from quarterdeck.relaying.drop_directory import (
+    FAILED,
+    INCOMING,
+    INVENTORIES,
+    REPORTS,
+    Consume,
+    DropDirectory,
+    Rejected,
+    Rules,
+)
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.file_forwarding import Check, FileForwarder, Send
 from quarterdeck.relaying.links import Link
 from quarterdeck.relaying.mirror import Mirror
 from quarterdeck.relaying.quarantine import Parcels, Quarantine, ReportFiles
+from quarterdeck.relaying.run_log_batches import RunLogBatches
 from quarterdeck.relaying.spool import Rejection
 from quarterdeck.relaying.uploads import Uploads
 
@@ -104,7 +115,7 @@ def edge(config: Config, door: Door) -> IntakeEdge:
 
 def routes(edge: IntakeEdge) -> list[BaseRoute]:
     """Where agents put reports and inventories. Peers that pass them on write two slashes in front."""
-    return [Mount(f"{more}{path}", app=edge) for path in intake.PATHS for more in ("", "/")]
+    return [Below(f"{more}{path}", app=edge) for path in intake.PATHS for more in ("", "/")]
 
 
 # -- at a relay ------------------------------------------------------------------------------------
@@ -140,23 +151,27 @@ def _carrier(
     check: Check = file_forwarding.check_inventory
     if way.holds_reports:
         check = file_forwarding.check_report((lambda _: True) if foreign else is_known)
-    forwarder = FileForwarder(
+    arrived, most = _counting_arrivals(way, counters), file_forwarding.BATCH_FILES
+    consume: Consume = FileForwarder(
         path=way.path,
         user=settings.upstream_user,
         password=settings.upstream_default_password if way.is_for_all else password,
         send=send,
         check=check,
-        arrived=_counting_arrivals(way, counters),
+        arrived=arrived,
     )
+    if way.holds_reports and not foreign:
+        consume = RunLogBatches(ask=link.ask, check=check, alone=consume, arrived=arrived)
+        most = run_log_batches.BATCH_FILES
     return DropDirectory(
         way.incoming,
         FailedFiles(way.failed),
-        forwarder,
+        consume,
         rules=way.rules,
         retention_seconds=settings.retention_seconds,
         counters=counters,
         rejected=_counting_rejections(way, counters),
-        max_files=file_forwarding.BATCH_FILES,
+        max_files=most,
     )
 
 

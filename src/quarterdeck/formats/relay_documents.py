@@ -70,12 +70,17 @@ class TreeDocument(msgspec.Struct, frozen=True):
     files: dict[str, FileEntry]
 
 
-class Slip(msgspec.Struct, frozen=True):
-    """What a relay says of a parcel that it carries: whose it is, and when it arrived (Unix time)."""
+class Slip(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a relay says of a parcel that it carries: whose it is, and when it arrived (Unix time).
 
-    kind: Literal["report", "inventory"]
+    A genuine agent's run log has the name of its `file`; it is no parcel, and what is in it is looked at when it is
+    kept.
+    """
+
+    kind: Literal["report", "inventory", "run-log"]
     node: str
     at: float
+    file: str = ""
 
 
 class Refused(msgspec.Struct, frozen=True):

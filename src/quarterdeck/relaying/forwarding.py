@@ -74,11 +74,11 @@ class Forwarder:
             raise Invalid(told.message)
         if told.status != 202:
             raise Unavailable(told.message)
-        refused = _taken(told).refused
+        refused = refusals(told, len(batch))
         if len(refused) < len(batch):
             self._counters.report("forward_ok", len(batch) - len(refused))
             self._counters.succeeded(time.time())
-        return [Rejection(one.position, one.reason, one.kind) for one in refused if one.position < len(batch)]
+        return refused
 
     def _set_aside(self, record: bytes, rejection: Rejection) -> None:
         log.error("A parcel is set aside: %s", rejection.reason)
@@ -89,6 +89,11 @@ class Forwarder:
 
 
 _BINARY = {"Content-Type": "application/octet-stream"}
+
+
+def refusals(told: Told, count: int) -> list[Rejection]:
+    """What a server that took a batch of `count` refuses of it for good. Raises Unavailable for a strange answer."""
+    return [Rejection(one.position, one.reason, one.kind) for one in _taken(told).refused if one.position < count]
 
 
 def _taken(told: Told) -> Taken:

@@ -14,7 +14,7 @@ from quarterdeck.core.agent_requests import Signed, UnknownNode
 from quarterdeck.core.errors import Conflict, Invalid, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.nodes import NodeStatus
-from quarterdeck.formats import agent, relay_documents, signature
+from quarterdeck.formats import agent, relay_documents, report_files, signature
 from quarterdeck.formats.relay_documents import Refused, Slip, Taken
 from quarterdeck.relaying.spool import Spool
 from quarterdeck.services import inventories, relays, reports
@@ -47,12 +47,15 @@ def receive(ctx: Context, gate: Gate, spool: Spool, signed: Signed, body: bytes)
     keys = ctx.store.agent_requests.keys(mine)
     spooled: list[bytes] = []
     for position, slip, data in opened:
+        at = min(slip.at, gate.clock())
         try:
+            if slip.kind == "run-log":
+                spooled.append(_run_log(keys, slip, at, data))
+                continue
             pem = _verified(keys, slip, data)
             if slip.kind == "inventory":
                 _keep_inventory(ctx, slip, data)
             else:
-                at = min(slip.at, gate.clock())
                 spooled.append(reports.pack(reports.Slip(slip.node, "", at, reports.key_digest(pem)), data))
         except _Stranger as error:
             refused.append(Refused(position, error.message, "invalid"))
@@ -80,11 +83,25 @@ def _keep_inventory(ctx: Context, slip: Slip, data: bytes) -> None:
         raise Invalid(f"The inventory cannot be kept: {type(error).__name__}.") from error
 
 
-def _verified(keys: Mapping[NodeId, KnownKey], slip: Slip, data: bytes) -> str:
-    """The key (PEM) that signed a parcel. Raises Invalid."""
+def _run_log(keys: Mapping[NodeId, KnownKey], slip: Slip, at: float, data: bytes) -> bytes:
+    """The record of a genuine agent's file, which is verified when it is kept. Raises Invalid."""
+    _known(keys, slip)
+    if not report_files.is_report(slip.file) or report_files.node_of(slip.file) != slip.node:
+        raise Invalid(f"'{slip.file}' is not the name of a run log of node {slip.node}.")
+    return reports.pack_file(slip.file, slip.node, at, data)
+
+
+def _known(keys: Mapping[NodeId, KnownKey], slip: Slip) -> KnownKey:
+    """What is known of the node that a slip names. Raises _Stranger."""
     known = keys.get(NodeId(slip.node))
     if known is None or known.status is not NodeStatus.ACCEPTED:
         raise _Stranger(f"There is no accepted node {slip.node} below this relay.")
+    return known
+
+
+def _verified(keys: Mapping[NodeId, KnownKey], slip: Slip, data: bytes) -> str:
+    """The key (PEM) that signed a parcel. Raises Invalid."""
+    known = _known(keys, slip)
     try:
         parcel = agent.open_parcel(data)
     except agent.BadDocument as error:

@@ -151,6 +151,35 @@ def test_what_a_relay_brings_is_verified_one_by_one(tree: Native) -> None:
         assert ctx.store.nodes.get(DEEP.node).policy_server == INNER.node
 
 
+def test_run_logs_of_genuine_agents_come_in_numbers_each_by_its_name(tree: Native) -> None:
+    def record(node: str, file: str = "", at: float = 5.0) -> bytes:
+        name = file or f"2026-01-31T12:00:00+00:00@{node}.log.gz"
+        return relay_documents.pack_slip(Slip("run-log", node, at, name), b"signed by " + node.encode())
+
+    records = [
+        record(NEAR.node),
+        record(ELSEWHERE.node),
+        record(NEAR.node, f"2026-01-31T12:00:00+00:00@{DEEP.node}.log.gz"),
+        record(NEAR.node, f"../2026-01-31T12:00:00+00:00@{NEAR.node}.log"),
+        record(NEAR.node, f"2026-01-31T12:00:00+00:00@{NEAR.node}.txt"),
+        record(DEEP.node, at=time.time() + 10**6),
+        carried(NEAR),
+    ]
+
+    answer = deliver(tree, RELAY, records)
+
+    assert answer.status_code == 202, answer.text
+    refused = {one.position: one.kind for one in msgspec.json.decode(answer.content, type=Taken).refused}
+    assert refused == {1: "invalid", 2: "error", 3: "error", 4: "error"}
+    spooled = [reports.unpack(record) for record in tree.spooled()]
+    assert [(slip.node, slip.file[-7:], content[:10]) for slip, content in spooled[:2]] == [
+        (NEAR.node, ".log.gz", b"signed by "),
+        (DEEP.node, ".log.gz", b"signed by "),
+    ]
+    assert (spooled[2][0].node, spooled[2][0].file) == (NEAR.node, "")
+    assert all(slip.at <= time.time() for slip, _ in spooled)
+
+
 def test_an_inventory_that_the_database_cannot_hold_does_not_block_the_others(tree: Native) -> None:
     poison = NEAR.inventory(ram=10**30, architecture="nul \0 byte", environment={"A": "\0"})
     slip = Slip("inventory", NEAR.node, time.time())
