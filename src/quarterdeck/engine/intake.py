@@ -62,28 +62,17 @@ class Intake:
 
     def _keep(self, records: Sequence[bytes]) -> Sequence[Rejection]:
         began = time.perf_counter()
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                rejected = self._in_one_unit(records)
-            except reports.BatchTooLong:
-                middle = len(records) // 2
-                second = self._keep(records[middle:])
-                return [
-                    *self._keep(records[:middle]),
-                    *(one._replace(position=middle + one.position) for one in second),
-                ]
-            except Conflict:
-                if attempt == _ATTEMPTS:
-                    raise
-                self._counters.failed_for_now()
-                time.sleep(_DELAY_SECONDS * attempt)
-            except Unavailable:
-                self._counters.failed_for_now()
-                raise
-            else:
-                self._count(len(records), len(rejected), time.perf_counter() - began)
-                return rejected
-        raise Unavailable("The batch met others too often.")
+        try:
+            rejected = self._in_one_unit_at_last(records)
+        except reports.BatchTooLong:
+            middle = len(records) // 2
+            first, second = self._keep(records[:middle]), self._keep(records[middle:])
+            return [*first, *(one._replace(position=middle + one.position) for one in second)]
+        except Unavailable:
+            self._counters.failed_for_now()
+            raise
+        self._count(len(records), len(rejected), time.perf_counter() - began)
+        return rejected
 
     def _count(self, number: int, rejected: int, seconds: float) -> None:
         """What was rejected is counted when it is set aside."""
@@ -91,6 +80,16 @@ class Intake:
             self._counters.report("ok", number - rejected)
             self._counters.succeeded(time.time())
         self._counters.processed(seconds / number, number)
+
+    def _in_one_unit_at_last(self, records: Sequence[bytes]) -> Sequence[Rejection]:
+        """The same, again a few times when the batch meets others. Raises Conflict when it meets them always."""
+        for attempt in range(1, _ATTEMPTS):
+            try:
+                return self._in_one_unit(records)
+            except Conflict:
+                self._counters.failed_for_now()
+                time.sleep(_DELAY_SECONDS * attempt)
+        return self._in_one_unit(records)
 
     def _in_one_unit(self, records: Sequence[bytes]) -> Sequence[Rejection]:
         with self._database.unit_of_work(Provenance(actor=accounts.SYSTEM.name, reason="reports")) as store:
