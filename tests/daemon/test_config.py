@@ -203,6 +203,37 @@ def test_a_named_configuration_file_must_exist(tmp_path: Path) -> None:
         config.load(LOOPBACK, {}, tmp_path / "missing.toml")
 
 
+def test_the_file_that_is_checked_is_the_one_that_was_named(tmp_path: Path) -> None:
+    named = tmp_path / "elsewhere.toml"
+    named.write_text("threads = 3")
+    (tmp_path / config.FILE_NAME).write_text("this one is none of ours")
+    known = config.load({"data_dir": str(tmp_path), **LOOPBACK}, {}, named)
+    config.check_file(known)
+
+    named.write_text("threats = 3")
+    with pytest.raises(Invalid, match=r"threats.*elsewhere\.toml"):
+        config.check_file(known)
+    named.unlink()
+    with pytest.raises(Invalid, match=r"elsewhere\.toml does not exist"):
+        config.check_file(known)
+
+
+def test_without_a_named_file_there_need_be_none(tmp_path: Path) -> None:
+    known = load(tmp_path)
+    (tmp_path / config.FILE_NAME).unlink()
+    config.check_file(known)
+
+    (tmp_path / config.FILE_NAME).write_text("listen =")
+
+    with pytest.raises(Invalid, match="TOML"):
+        config.check_file(known)
+
+
+def test_where_settings_come_from_is_no_setting(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="no setting 'config_file'"):
+        load(tmp_path, 'config_file = "/etc/other.toml"')
+
+
 @pytest.mark.parametrize(
     ("listen", "expected"),
     [("0.0.0.0:8443", ("0.0.0.0", 8443)), ("[::]:443", ("::", 443)), ("localhost:1", ("localhost", 1))],

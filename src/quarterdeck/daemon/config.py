@@ -235,7 +235,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int, says("Requests worked on at the same time, and so connections to the database.", ge=1, le=256)
     ] = 16
     trusted_proxies: Annotated[
-        list[str], says("Addresses or networks whose X-Forwarded-* and client certificate headers are believed.")
+        list[str],
+        says(
+            "Addresses or networks whose X-Forwarded-* and client certificate headers are believed. Who calls from one "
+            "is never taken for this machine itself, even on the loopback."
+        ),
     ] = []
     workers: Workers = Workers()
     log: Log = Log()
@@ -251,6 +255,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     webhooks: Webhooks = Webhooks()
     rundeck: Rundeck = Rundeck()
     relay: Relay = Relay()
+    #: No setting: the file that the others were read from, where it was named.
+    config_file: str = ""
 
     @property
     def data(self) -> Path:
@@ -304,6 +310,8 @@ def _settings(struct: type[msgspec.Struct], prefix: str) -> Iterator[Setting]:
     hints = get_type_hints(struct, include_extras=True)
     for field in msgspec.structs.fields(struct):
         hint = hints[field.name]
+        if hint is str:  # where settings are from, and none itself
+            continue
         if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
             yield from _settings(hint, f"{prefix}{field.name}.")
             continue
@@ -327,7 +335,7 @@ def _loaded(command_line: Mapping[str, Any], environment: Mapping[str, str], con
     filed = _from_file(config_file or data_dir / FILE_NAME, required=config_file is not None)
     values = filed | environed | given | {"data_dir": str(data_dir)}
     config = _convert({name: _resolve(name, value) for name, value in values.items()})
-    return _checked(config)
+    return msgspec.structs.replace(_checked(config), config_file=str(config_file or ""))
 
 
 def data_directory(command_line: Mapping[str, Any], environment: Mapping[str, str]) -> Path:
@@ -350,9 +358,13 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def check_file(path: Path) -> None:
-    """Whether a configuration file can still be read, and names settings that there are. Raises Invalid."""
-    _from_file(path, required=False)
+def check_file(config: Config) -> None:
+    """Whether the file that these settings were read from can still be read, and names settings that there are.
+
+    Raises Invalid.
+    """
+    named = Path(config.config_file) if config.config_file else None
+    _from_file(named or config.data / FILE_NAME, required=named is not None)
 
 
 def _from_file(path: Path, *, required: bool) -> dict[str, Any]:

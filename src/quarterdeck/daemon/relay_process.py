@@ -361,7 +361,7 @@ def _relay_edge(
             certificate_header=config.relay.certificate_header.lower(),
             clock=mirror.copy.link.times.now,
         ),
-        checks={"configuration": lambda: settings.check_file(config.data / settings.FILE_NAME)},
+        checks={"configuration": lambda: settings.check_file(config)},
         reloads=(mirror.wake, reload),
         remote_runs=runs,
         commands=commands,

@@ -132,7 +132,7 @@ def root(
         ),
         checks={
             "database": check_database,
-            "configuration": lambda: settings.check_file(config.data / settings.FILE_NAME),
+            "configuration": lambda: settings.check_file(config),
         },
         reloads=(reload,) if reload is not None else (),
         remote_runs=RemoteRuns(
