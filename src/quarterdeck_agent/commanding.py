@@ -2,10 +2,10 @@
 """`listen --commands`: wait for commands of the server, carry them out, send what they print.
 
 A command is obeyed only if the server signed it, with the key that signs policies, for this node, not long ago, and if
-it never came before: ids are kept on disk until nobody could take them for valid. Several run at the same time, beside
-a run of the policies. Nothing that they print is left out: what is not taken stays in the command's pipe, and the
-command waits. A command runs in a session of its own and carries a mark in its environment, by which all that it
-started is found when it is to stop.
+it never came before: ids are kept on disk until much later orders came, and older ones are refused from then on.
+Several run at the same time, beside a run of the policies. Nothing that they print is left out: what is not taken stays
+in the command's pipe, and the command waits. A command runs in a session of its own and carries a mark in its
+environment, by which all that it started is found when it is to stop.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import fcntl
 import math
 import os
 import pwd
+import re
 import secrets
 import selectors
 import signal
@@ -48,10 +49,15 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KIND = "command"
 _LOOK_SECONDS = 0.25
 _KEPT = "orders"
+#: What a claim is called: when the order expires, and its id.
+_CLAIM = re.compile(r"([0-9]+)\.(.+)")
+_TWICE = "The command came before; it is not obeyed twice."
 #: of fcntl.h; Python has it from 3.10 on
 _F_SETPIPE_SZ = 1031
 #: An order that is good for longer is none of ours: it would have to be remembered for longer.
 _LONGEST_LIFE = documents.ORDER_SECONDS + 2 * documents.CLOCK_TOLERANCE_SECONDS
+#: Orders are remembered until others came that expire so much later; those that are good now differ by less.
+_REMEMBERED_SECONDS = 2 * _LONGEST_LIFE
 
 
 class Order(NamedTuple):
@@ -113,32 +119,28 @@ def _order(document: Dict[str, Any]) -> Order:
     return Order(order, expires, line, stdin, environment, float(seconds), user)
 
 
-def claim(state: StateDirectory, order: str, expires: int, now: float) -> None:
-    """Remember that an order came, durably. Raises Untrusted when it came before, OSError."""
+def claim(state: StateDirectory, order: str, expires: int) -> None:
+    """Remember that an order came, durably. Raises Untrusted when it came before, or may have; OSError."""
     directory = state.at(_KEPT)
     os.makedirs(directory, mode=0o700, exist_ok=True)
-    _forget_old(directory, now)
+    known = [(int(found[1]), found[2]) for found in map(_CLAIM.fullmatch, os.listdir(directory)) if found]
+    # By the server's own times: what a relay says of the clock must not make an order new again.
+    oldest = max((other for other, _ in known), default=expires) - _REMEMBERED_SECONDS
+    if expires < oldest:
+        raise Untrusted(
+            "The command is much older than one that came before, so that it may have come, too; it was not obeyed. "
+            f"If the clock of the server was set back, remove {directory}."
+        )
+    for other, claimed in known:
+        if claimed == order:
+            raise Untrusted(_TWICE)
+        if other < oldest:
+            storing.remove(os.path.join(directory, f"{other}.{claimed}"))
     try:
-        descriptor = os.open(os.path.join(directory, order), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.close(os.open(os.path.join(directory, f"{expires}.{order}"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
-        raise Untrusted("The command came before; it is not obeyed twice.") from None
-    with os.fdopen(descriptor, "w") as file:
-        file.write(str(expires))
-        file.flush()
-        os.fsync(file.fileno())
+        raise Untrusted(_TWICE) from None
     storing.sync_directory(directory)
-
-
-def _forget_old(directory: str, now: float) -> None:
-    """Orders that have expired, even by a clock that is set back as far as the server would let it pass."""
-    for name in os.listdir(directory):
-        path = os.path.join(directory, name)
-        with contextlib.suppress(FileNotFoundError):
-            with open(path) as file:
-                text = file.read()
-            expires = int(text) if text.isdecimal() else int(os.stat(path).st_mtime) + _LONGEST_LIFE
-            if expires + 2 * documents.CLOCK_TOLERANCE_SECONDS < now:
-                storing.remove(path)
 
 
 # -- waiting for them ---------------------------------------------------------------------
@@ -281,7 +283,7 @@ class _Carrying(threading.Thread):
         order = verified(parcel, self._state.node_id(), policy_key, now)
         if order.id != self._id:
             raise Untrusted("The command came under another id; it was not obeyed.")
-        claim(self._state, order.id, order.expires, now)
+        claim(self._state, order.id, order.expires)
         return order
 
     def _pump(self, process: subprocess.Popen[bytes], teller: _Teller) -> None:

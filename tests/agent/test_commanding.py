@@ -29,7 +29,7 @@ from quarterdeck_agent.errors import AgentError, Untrusted
 from quarterdeck_agent.state import StateDirectory
 
 SOURCES = Path(__file__).resolve().parent.parent.parent / "src"
-FIRST, SECOND = "6f1b4b0e-0000-4000-8000-000000000001", "6f1b4b0e-0000-4000-8000-000000000002"
+FIRST, SECOND, THIRD = (f"6f1b4b0e-0000-4000-8000-00000000000{number}" for number in (1, 2, 3))
 NOW = 1_800_000_000
 
 
@@ -207,19 +207,33 @@ def test_an_order_that_is_not_complete_is_not_obeyed(server: Commanding, changes
 
 
 def test_an_order_is_claimed_once_even_by_another_process_later(state: StateDirectory) -> None:
-    commanding.claim(state, FIRST, NOW + 300, NOW)
+    commanding.claim(state, FIRST, NOW + 300)
 
     with pytest.raises(Untrusted, match="came before"):
-        commanding.claim(StateDirectory(state.path), FIRST, NOW + 300, NOW + 299)
+        commanding.claim(StateDirectory(state.path), FIRST, NOW + 300)
 
 
-def test_orders_are_forgotten_when_no_clock_could_take_them_for_good(state: StateDirectory) -> None:
-    commanding.claim(state, FIRST, NOW + 300, NOW)
+def claims(state: StateDirectory) -> list[str]:
+    return sorted(path.name for path in Path(state.at("orders")).iterdir())
 
-    commanding.claim(state, SECOND, NOW + 2000, NOW + 301)
-    assert sorted(path.name for path in Path(state.at("orders")).iterdir()) == [FIRST, SECOND]
-    commanding.claim(state, "6f1b4b0e-0000-4000-8000-000000000003", NOW + 2000, NOW + 1000)
-    assert not Path(state.at("orders"), FIRST).exists()
+
+def test_orders_that_are_good_at_the_same_time_may_come_in_any_order(state: StateDirectory) -> None:
+    commanding.claim(state, FIRST, NOW + 1200)
+
+    commanding.claim(state, SECOND, NOW)
+
+    assert len(claims(state)) == 2
+
+
+def test_an_order_that_is_forgotten_is_not_obeyed_again_whatever_the_clock_is_said_to_be(state: StateDirectory) -> None:
+    day = 86_400
+    commanding.claim(state, FIRST, NOW + 300)
+    commanding.claim(state, SECOND, NOW + 300 + day)
+    commanding.claim(state, THIRD, NOW + 301 + day)
+
+    assert claims(state) == [f"{NOW + 300 + day}.{SECOND}", f"{NOW + 301 + day}.{THIRD}"]
+    with pytest.raises(Untrusted, match=r"much older.*remove"):
+        commanding.claim(state, FIRST, NOW + 300)
 
 
 # -- carrying them out --------------------------------------------------------------------
