@@ -18,9 +18,10 @@ from quarterdeck.core.events import NodeAccepted, NodeChanged, NodeRemoved
 from quarterdeck.core.ids import ROOT, NodeId
 from quarterdeck.core.inheritance import Inheritance, Inherited
 from quarterdeck.core.node_queries import NodeQuery
-from quarterdeck.core.nodes import AgentKey, AgentSchedule, KeyStatus, Node, NodeStatus
+from quarterdeck.core.nodes import AgentKey, AgentSchedule, KeyStatus, Node, NodeKind, NodeStatus
 from quarterdeck.core.properties import Property
 from quarterdeck.formats import signature
+from quarterdeck.services import relays
 from quarterdeck.services.context import Context
 from quarterdeck.storage.nodes import Stamp
 
@@ -154,7 +155,9 @@ def _require_free_hostname(ctx: Context, node: Node) -> None:
 
 
 def delete(ctx: Context, node_id: str, *, keep_tombstone: bool) -> Node | None:
-    """Remove a node with everything that hangs on it; None when there was none. Raises Conflict for the root.
+    """Remove a node with everything that hangs on it; None when there was none.
+
+    Raises Conflict for the root, and for a relay that serves nodes: nothing would reach them any more.
 
     A pending node counts as refused. The tombstone only answers that the node is deleted.
     """
@@ -163,6 +166,8 @@ def delete(ctx: Context, node_id: str, *, keep_tombstone: bool) -> Node | None:
     node = ctx.store.nodes.find(node_id, lock=True)
     if node is None or (node.status is NodeStatus.DELETED and keep_tombstone):
         return None
+    if node.kind is NodeKind.RELAY and node.status is NodeStatus.ACCEPTED:
+        relays.retire(ctx, node)
     if keep_tombstone:
         ctx.store.nodes.bury(node)
     else:

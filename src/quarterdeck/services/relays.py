@@ -144,8 +144,9 @@ def promote(ctx: Context, node_id: str) -> NodeId:
         query=NodeQuery(criteria=(served,)),
         system=True,
     )
-    ctx.store.groups.add(group)
-    ctx.emit(GroupChanged(group.id))
+    if ctx.store.groups.find(group.id) is None:  # servers before kept it when a relay was deleted
+        ctx.store.groups.add(group)
+        ctx.emit(GroupChanged(group.id))
     return node.id
 
 
@@ -154,12 +155,17 @@ def demote(ctx: Context, node_id: str) -> NodeId:
     node = _accepted(ctx, node_id)
     if node.kind is not NodeKind.RELAY:
         raise Conflict(f"Node '{node.hostname}' ({node.id}) is not a relay.")
+    retire(ctx, node)
+    _set_kind(ctx, node, NodeKind.NODE)
+    return node.id
+
+
+def retire(ctx: Context, node: Node) -> None:
+    """Remove what hangs on a node's being a relay: its group and targets. Raises Conflict while it serves nodes."""
     served = ctx.store.relays.served_by(node.id)
     if served:
-        raise Conflict(
-            f"The relay '{node.hostname}' ({node.id}) serves {served} nodes: enrol them at another server first."
-        )
-    _set_kind(ctx, node, NodeKind.NODE)
+        counted = "1 node: enrol it" if served == 1 else f"{served} nodes: enrol them"
+        raise Conflict(f"The relay '{node.hostname}' ({node.id}) serves {counted} at another server first.")
     group, target = group_of(node.id), Simple(f"policyServer:{node.id}")
     for rule in ctx.store.rules.all():
         if target in rule.targets:
@@ -169,7 +175,6 @@ def demote(ctx: Context, node_id: str) -> NodeId:
     if ctx.store.groups.find(group) is not None:
         ctx.store.groups.remove(group)
         ctx.emit(GroupChanged(group))
-    return node.id
 
 
 def group_of(relay: NodeId) -> GroupId:

@@ -83,10 +83,40 @@ def test_a_relay_that_serves_nodes_stays_one(served: Served) -> None:
 
     status, document = ask(served, "demote", ONE.node)
 
+    deleted = served.client.delete(
+        f"/rudder/api/latest/nodes/{ONE.node}", headers={"X-API-Token": served.tokens["write"]}
+    )
+
     assert status >= 400
-    assert "serves 1 nodes" in document["errorDetails"]
+    assert "serves 1 node: enrol it at another server first" in document["errorDetails"]
+    assert "serves 1 node" in deleted.json()["errorDetails"]
     with served.unit_of_work() as ctx:
         assert ctx.store.nodes.get(ONE.node).kind is NodeKind.RELAY
+
+
+def test_a_deleted_relay_leaves_nothing_and_may_come_again(served: Served) -> None:
+    add(served)
+    ask(served, "promote", ONE.node)
+
+    deleted = served.client.delete(
+        f"/rudder/api/latest/nodes/{ONE.node}", headers={"X-API-Token": served.tokens["write"]}
+    )
+
+    assert deleted.json()["data"]["nodes"][0]["status"] == "deleted"
+    with served.unit_of_work() as ctx:
+        assert ctx.store.groups.find(GroupId(f"hasPolicyServer-{ONE.node}")) is None
+        ctx.store.nodes.add(ONE.as_node())
+    assert ask(served, "promote", ONE.node)[0] == 200
+
+
+def test_a_group_that_a_former_server_left_is_no_obstacle(served: Served) -> None:
+    add(served)
+    ask(served, "promote", ONE.node)
+    with served.unit_of_work() as ctx:
+        ctx.store.nodes.remove(NodeId(ONE.node))
+        ctx.store.nodes.add(ONE.as_node())
+
+    assert ask(served, "promote", ONE.node)[0] == 200
 
 
 def test_reading_is_not_enough(served: Served) -> None:
