@@ -14,9 +14,16 @@ from quarterdeck.daemon.config import Config
 from quarterdeck.dialects.relay import version
 from quarterdeck.dialects.relay.dialect import RelayDialect, RelayEdge
 from quarterdeck.dialects.relay.parts import Parts
+from quarterdeck.relaying.folder_copies import SHARE
+from quarterdeck.relaying.folder_trees import FolderTree
+from quarterdeck.relaying.policy_archives import Archives
 from quarterdeck.relaying.shared_files import SharedFiles
+from quarterdeck.relaying.shared_folder import SharedFolder
 
 log = logging.getLogger(__name__)
+
+#: Hashes that are remembered of files of nodes: with fewer than there are files, each look would read all anew.
+MOST_SHARED_FILES = 200_000
 
 
 def bodies(config: Config) -> Path:
@@ -24,6 +31,16 @@ def bodies(config: Config) -> Path:
     directory = config.data / "spool" / "bodies"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return directory
+
+
+def archives(config: Config, policy_key: str) -> Archives:
+    """Archives of policies, which are checked with this key (PEM)."""
+    return Archives(directory=bodies(config), key=policy_key)
+
+
+def share_tree(share: SharedFolder) -> FolderTree:
+    """The files of nodes as relays below get them: each the directories of its own nodes, and the common one."""
+    return FolderTree(share, apart=True, name=SHARE.name)
 
 
 def edge(config: Config, parts: Parts, turns: Mapping[object, anyio.CapacityLimiter] | None = None) -> RelayEdge:

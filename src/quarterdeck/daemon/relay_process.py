@@ -47,7 +47,7 @@ from quarterdeck.dialects.relay.parts import Parts
 from quarterdeck.formats import agent_client, agent_file
 from quarterdeck.formats.agent_client import AgentError, Identity, NotEnrolled
 from quarterdeck.formats.signature import SigningKey
-from quarterdeck.relaying import kept_files
+from quarterdeck.relaying import folder_copies, kept_files
 from quarterdeck.relaying.addresses import Addresses
 from quarterdeck.relaying.agent_copies import AgentCopy
 from quarterdeck.relaying.copies import NodesCopy, PolicyCopies
@@ -266,6 +266,7 @@ def assemble(config: Config, known: Identity, reload: Callable[[], None] = lambd
     nodes = NodesList(copy.load)
     addresses = Addresses(data / "relays.json")
     folder = FolderCopy(data / "mirror" / "folder", mirrored)
+    shared = FolderCopy(data / "mirror" / "share", mirrored, folder_copies.SHARE, relay_edges.MOST_SHARED_FILES)
     policies = data / "mirror" / "policies"
     policies.mkdir(mode=0o700, parents=True, exist_ok=True)
     asked = PolicyCopies(policies, for_nodes)
@@ -275,6 +276,7 @@ def assemble(config: Config, known: Identity, reload: Callable[[], None] = lambd
         policies=PolicyCopies(policies, mirrored),
         resources=ResourceCopies(data / "mirror" / "resources", asked, mirrored=mirrored, for_nodes=for_nodes),
         folder=folder,
+        share=shared,
         agent=AgentCopy(data / "mirror" / "agent", mirrored, known.policy_key, agent_file.agent_file),
         seconds=config.relay.mirror_seconds,
     )
@@ -298,6 +300,7 @@ def assemble(config: Config, known: Identity, reload: Callable[[], None] = lambd
         mirror=mirror,
         policies=asked,
         folder=FolderTree(folder.folder),
+        share=relay_edges.share_tree(shared.folder),
         spool=Spool(spool),
         addresses=addresses,
         waiting_agents=waiting,
@@ -325,8 +328,8 @@ def assemble(config: Config, known: Identity, reload: Callable[[], None] = lambd
         share=SharedFolder(share),
         signed=asked.fetch,
         resource=mirror.resources.content,
-        key=known.policy_key,
-        passing=relay_edges.bodies(config),
+        archives=relay_edges.archives(config, known.policy_key),
+        mirrored=shared.folder,
     )
     relay = _relay_edge(config, reload, files, own, metrics, mirror, runs, commands)
     return Relay(

@@ -57,7 +57,7 @@ class Relay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         float,
         says(
             "Only for `quarterdeckd relay`: how often the server above is asked for what changed of nodes list, "
-            "policies and shared folder.",
+            "policies, shared folder and files of nodes.",
             gt=0,
             le=86400,
         ),

@@ -113,8 +113,7 @@ def root(
             share=SharedFolder(directories.share(config)),
             signed=signed_policy,
             resource=resource,
-            key=key.public_pem if key is not None else "",
-            passing=relay_edges.bodies(config),
+            archives=relay_edges.archives(config, key.public_pem if key is not None else ""),
         ),
         metrics=Metrics(
             nodes,
@@ -165,6 +164,11 @@ def quarantine(config: Config, spool: Spool) -> Quarantine:
 def folder_tree(config: Config) -> FolderTree:
     """The same as relays mirror it."""
     return FolderTree(SharedFolder(directories.shared_folder(config)))
+
+
+def share_tree(config: Config) -> FolderTree:
+    """The files of nodes, as relays mirror them."""
+    return relay_edges.share_tree(SharedFolder(directories.share(config), relay_edges.MOST_SHARED_FILES))
 
 
 def addresses(config: Config) -> Addresses:

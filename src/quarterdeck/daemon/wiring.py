@@ -58,6 +58,7 @@ def application(config: Config, *, reload: Callable[[], None] | None = None) -> 
         facts=_facts(config),
         follow=follower.follow,
         folder=relays.folder_tree(config),
+        share=relays.share_tree(config),
         addresses=relays.addresses(config),
         waiting_agents=WaitingAgents(),
         waiting_commands=(waiting_commands := WaitingCommands()),

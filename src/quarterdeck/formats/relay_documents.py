@@ -21,6 +21,8 @@ PATH_POLICIES = agent.PATH_PREFIX + "/relay/policies"
 PATH_PARCELS = agent.PATH_PREFIX + "/relay/parcels"
 PATH_TREE = agent.PATH_PREFIX + "/relay/tree"
 PATH_FILES = agent.PATH_PREFIX + "/relay/files"
+#: Files of single nodes, and common ones: their tree, and below it each by its digest.
+PATH_SHARE = agent.PATH_PREFIX + "/relay/share"
 PATH_RESOURCES = agent.PATH_PREFIX + "/relay/resources"
 
 #: Relay, Unix time, nonce and signature (base64) of the relay that a node's request came through first.
@@ -57,7 +59,7 @@ class NodesDocument(msgspec.Struct, frozen=True):
 
 
 class FileEntry(msgspec.Struct, frozen=True):
-    """A file of the shared folder; the time of its last change in nanoseconds."""
+    """A file of a tree; the time of its last change in nanoseconds."""
 
     sha256: str
     size: int
@@ -65,7 +67,7 @@ class FileEntry(msgspec.Struct, frozen=True):
 
 
 class TreeDocument(msgspec.Struct, frozen=True):
-    """The shared folder, by paths with slashes."""
+    """The shared folder, or what a relay gets of the files of nodes, by paths with slashes."""
 
     files: dict[str, FileEntry]
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rounds in which a relay fetches what changed above it: nodes list, policies, files of techniques, shared folder,
-the agent.
+files of nodes, the agent.
 
 One part that fails does not hold up the others. A round comes every so many seconds, and when somebody asks for it.
 """
@@ -34,6 +34,7 @@ class Mirror:
     policies: PolicyCopies
     resources: ResourceCopies
     folder: FolderCopy
+    share: FolderCopy
     agent: AgentCopy
     seconds: float
     #: told when machines get another agent from now on
@@ -72,6 +73,7 @@ class Mirror:
             self._refresh_policies,
             self._refresh_resources,
             self._refresh_folder,
+            self._refresh_share,
             self._refresh_agent,
         )
         done = [self._try(part) for part in parts]
@@ -94,6 +96,10 @@ class Mirror:
     def _refresh_folder(self) -> None:
         if self.folder.refresh():
             log.info("The shared folder has changed.")
+
+    def _refresh_share(self) -> None:
+        if self.share.refresh():
+            log.info("The files of nodes have changed.")
 
     def look_for_agent(self, seconds: float) -> None:
         """Let the agent be the server's, unless finding out takes longer than this."""

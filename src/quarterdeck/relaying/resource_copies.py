@@ -18,6 +18,7 @@ import msgspec
 from quarterdeck.core.errors import NotFound, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.formats import relay_documents
+from quarterdeck.relaying.complaints import Complaints
 from quarterdeck.relaying.contents import Contents
 from quarterdeck.relaying.copies import PolicyCopies, PolicyCopy
 from quarterdeck.relaying.links import Link
@@ -52,6 +53,8 @@ class ResourceCopies:
         self._for_nodes = for_nodes
         #: of each node, the configuration that was read last, and what it names: digest -> bytes
         self._named: dict[str, tuple[str, Mapping[str, int]]] = {}
+        #: by digest
+        self._complaints = Complaints()
 
     def open(self, node: NodeId, digest: str) -> tuple[int, int]:
         """A content that the policy of a node names: its file's descriptor, for the caller to close, and its length.
@@ -86,17 +89,23 @@ class ResourceCopies:
         before = self._contents.digests()
         wanted = self._all_named()
         self._contents.keep_only(wanted, before)
-        came = 0
-        for digest, size in wanted.items():
-            if self._contents.has(digest):
-                continue
-            try:
+        self._complaints.keep_only(wanted)
+        return sum(self._is_new_here(digest, size) for digest, size in wanted.items())
+
+    def _is_new_here(self, digest: str, size: int) -> bool:
+        """Fetch a content unless it is here; whether it came now. Raises Unavailable when nobody answers."""
+        came = not self._contents.has(digest)
+        try:
+            if came:
                 self._fetch(self._mirrored, digest, size)
-                came += 1
-            except Unavailable as error:
-                if self._mirrored.rests:
-                    raise
+        except Unavailable as error:
+            if self._mirrored.rests:
+                raise
+            if self._complaints.are_news(digest, error.message):
                 log.warning("The resource %s is not here yet: %s", digest, error.message)
+            return False
+        if self._complaints.are_over(digest):
+            log.info("The resource %s is here now.", digest)
         return came
 
     # -- what policies name --------------------------------------------------------------------

@@ -20,7 +20,7 @@ from pathlib import Path
 from quarterdeck.core.errors import Invalid, NotFound
 
 _PIECE = 256 * 1024
-_MAX_HASHES = 20_000
+MOST_HASHES = 20_000
 #: A file that was changed so lately may change again without its time telling.
 _SETTLING_SECONDS = 2.0
 
@@ -60,8 +60,10 @@ def segments(path: str) -> tuple[str, ...]:
 class SharedFolder:
     """One directory. Safe for threads."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, most_hashes: int = MOST_HASHES) -> None:
+        """`most_hashes` of files are remembered, those that were asked for last."""
         self.root = root
+        self._most_hashes = most_hashes
         self._hashes: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
         self._hashing: dict[tuple[object, ...], threading.Lock] = {}
         self._lock = threading.Lock()
@@ -103,9 +105,9 @@ class SharedFolder:
         )
 
     @contextmanager
-    def opened(self, parts: tuple[str, ...]) -> Iterator[OpenedFile]:
+    def opened(self, parts: tuple[str, ...], *, within: int = 0) -> Iterator[OpenedFile]:
         """The same, closed at the end."""
-        file = self.open(parts)
+        file = self.open(parts, within=within)
         try:
             yield file
         finally:
@@ -140,7 +142,7 @@ class SharedFolder:
     def _remember(self, key: tuple[object, ...], made: bytes) -> None:
         with self._lock:
             self._hashes[key] = made
-            while len(self._hashes) > _MAX_HASHES:
+            while len(self._hashes) > self._most_hashes:
                 self._hashes.popitem(last=False)
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from quarterdeck.core import groups, relays
@@ -18,10 +18,14 @@ from quarterdeck.core.relays import MAX_LEVELS, ListedNode, Topology
 from quarterdeck.core.targets import Simple
 from quarterdeck.formats import nodes_list, relay_documents
 from quarterdeck.formats.relay_documents import NodeEntry, NodesDocument, ServerEntry
+from quarterdeck.relaying import policy_files
 from quarterdeck.relaying.nodes_list import Listing
 from quarterdeck.services import agent_requests
 from quarterdeck.services.agent_requests import Gate
 from quarterdeck.services.context import Context
+
+#: A file that all nodes have leads to the first that are below the relay.
+_ASKED_AT_ONCE = 500
 
 # -- the tree ------------------------------------------------------------------------------
 
@@ -125,6 +129,21 @@ def require_below(ctx: Context, relay: NodeId, node: str) -> NodeId:
     if not below(ctx, relay, [node]):
         raise NotFound(f"There is no node {node} below this relay.")
     return NodeId(node)
+
+
+def shared_with(ctx: Context, relay: NodeId) -> frozenset[str]:
+    """The directories with files of nodes of which a relay gets everything."""
+    return policy_files.directories_for(relays.below(relay, _known(ctx)[0]))
+
+
+def first_shared_with(ctx: Context, relay: NodeId, directories: Sequence[str]) -> frozenset[str]:
+    """Those of some directories with files of nodes that a relay may have: the first that are found, if any are."""
+    if policy_files.COMMON in directories:
+        return policy_files.directories_for(())
+    for start in range(0, len(directories), _ASKED_AT_ONCE):
+        if found := below(ctx, relay, directories[start : start + _ASKED_AT_ONCE]):
+            return policy_files.directories_for(found)
+    return frozenset()
 
 
 # -- who is one ----------------------------------------------------------------------------

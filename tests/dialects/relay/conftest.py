@@ -32,6 +32,7 @@ from quarterdeck.dialects.relay.parts import Check, Parts
 from quarterdeck.relaying.copies import PolicyCopy
 from quarterdeck.relaying.metrics import Metrics
 from quarterdeck.relaying.nodes_list import ListFiles, NodesList
+from quarterdeck.relaying.policy_archives import Archives
 from quarterdeck.relaying.policy_files import PolicyFiles
 from quarterdeck.relaying.shared_files import Pass, SharedFiles
 from quarterdeck.relaying.shared_folder import SharedFolder
@@ -175,15 +176,18 @@ def make(tmp_path: Path) -> Iterator[Make]:
             max_body: int = 1024 * 1024,
             signed: Callable[[NodeId], PolicyCopy] | None = None,
             resources: Mapping[str, bytes] | None = None,
+            mirrored: bool = False,
         ) -> Relay:
             directory = tmp_path / me
-            for name in ("folder", "bodies", "queue", "share"):
+            for name in ("folder", "bodies", "queue", "share", "mirrored"):
                 (directory / name).mkdir(parents=True)
             (directory / "nodeslist.json").write_text(json.dumps(list_of_root() if document is None else document))
             (directory / "certs.pem").write_text("".join(one.certificate for one in (NEAR, FAR, RELAY)))
             files = ListFiles(me=NodeId(me), nodes=directory / "nodeslist.json", certificates=directory / "certs.pem")
             nodes = NodesList(files.load)
             clocked = {"clock": clock} if clock is not None else {}
+            archives = Archives(directory=directory / "bodies", key=POLICY_KEY)
+            stack.callback(archives.close)
             parts = Parts(
                 nodes=nodes,
                 folder=SharedFolder(directory / "folder"),
@@ -192,8 +196,8 @@ def make(tmp_path: Path) -> Iterator[Make]:
                     share=SharedFolder(directory / "share"),
                     signed=signed or unsigned,
                     resource=lambda _, digest: (resources or {})[digest],
-                    key=POLICY_KEY,
-                    passing=directory / "bodies",
+                    archives=archives,
+                    mirrored=SharedFolder(directory / "mirrored") if mirrored else None,
                 ),
                 metrics=Metrics(nodes, {"reports": directory / "queue"}),
                 door=Door(

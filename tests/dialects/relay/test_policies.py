@@ -58,9 +58,9 @@ def shown(one: Agent) -> dict[str, str]:
     return {"X-SSL-Client-Cert": urllib.parse.quote(one.certificate)}
 
 
-def place(relay: Relay, one: Agent, content: bytes, path: str = ARCHIVE) -> None:
+def place(relay: Relay, one: Agent, content: bytes, path: str = ARCHIVE, where: str = "share") -> None:
     """Put a file there as a site's own pipeline does."""
-    file = relay.directory / "share" / one.node / path
+    file = relay.directory / where / one.node / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
     os.utime(file, (MODIFIED, MODIFIED))
@@ -92,6 +92,42 @@ def test_the_archive_has_the_files_that_the_policy_names(make: Make) -> None:
         assert {name[10:]: archive.read(name) for name in archive.namelist()[3:]} == contents
     assert second.content == first.content
     assert list((relay.directory / "bodies").iterdir()) == []
+
+
+class Packed(dict[str, bytes]):
+    """Contents that count how often they are packed."""
+
+    count = 0
+
+    def __getitem__(self, digest: str) -> bytes:
+        self.count += 1
+        return super().__getitem__(digest)
+
+
+def naming(content: bytes) -> PolicyCopy:
+    """A policy that names one file."""
+    named = [{"path": "file", "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}]
+    body = json.dumps({"policies": [{"resources": named}]}, separators=(",", ":")).encode()
+    return PolicyCopy("id-1", "c2lnbmVk", body)
+
+
+def test_an_archive_is_packed_once_until_the_policy_changes(make: Make) -> None:
+    contents = Packed({hashlib.sha256(one).hexdigest(): one for one in (b"first", b"second")})
+    policy = [naming(b"first")]
+    relay = make(signed=lambda _: policy[0], resources=contents)
+    first = relay.signed(NEAR, "GET", own(NEAR))
+    after_first = contents.count
+
+    told = relay.signed(NEAR, "HEAD", own(NEAR))
+    same = relay.signed(NEAR, "GET", own(NEAR), **{"If-None-Match": first.headers["ETag"]})
+    again = relay.signed(NEAR, "GET", own(NEAR))
+    after_all = contents.count
+    policy[0] = naming(b"second")
+    other = relay.signed(NEAR, "GET", own(NEAR))
+
+    assert (after_first, after_all, contents.count) == (1, 1, 2)
+    assert (told.headers["ETag"], same.status_code, again.content) == (first.headers["ETag"], 304, first.content)
+    assert other.content != first.content
 
 
 @pytest.mark.parametrize("prefix", ["", "/rudder/relay-api", "/rudder/relay-api/1"])
@@ -141,6 +177,25 @@ def test_a_file_that_the_site_placed_is_given_instead(relay: Relay) -> None:
     for headers in ({"If-None-Match": archive.headers["ETag"]}, {"If-Modified-Since": SAID}):
         assert relay.signed(NEAR, "GET", own(NEAR), **headers).status_code == 304
     assert relay.signed(NEAR, "GET", f"{API}{own(NEAR)}").content == b"made by the site"
+
+
+def test_a_relay_gives_what_is_mirrored_and_before_that_what_lies_there_itself(make: Make) -> None:
+    relay = make(signed=policy_of, mirrored=True)
+    place(relay, NEAR, b"from above", "file", "mirrored")
+    place(relay, NEAR, b"archive from above", where="mirrored")
+    place(relay, NEAR, b"other from above", "both", "mirrored")
+    place(relay, NEAR, b"from here", "both")
+    place(relay, FAR, b"secret", "file", "mirrored")
+    place(relay, replace(NEAR, node="common"), b"for all", "file", "mirrored")
+    (relay.directory / "mirrored" / NEAR.node / "sibling").symlink_to(f"../{FAR.node}/file")
+
+    got = {path: relay.signed(NEAR, "GET", own(NEAR, path)).content for path in ("file", ARCHIVE, "both")}
+
+    assert got == {"file": b"from above", ARCHIVE: b"archive from above", "both": b"from here"}
+    assert relay.ask("GET", "/common/file").content == b"for all"
+    assert relay.signed(NEAR, "GET", own(FAR, "file")).status_code == 403
+    assert relay.signed(NEAR, "GET", own(NEAR, "sibling")).status_code == 404
+    assert relay.signed(NEAR, "GET", own(NEAR, "none")).status_code == 404
 
 
 def test_the_tag_counts_more_than_the_time(relay: Relay) -> None:

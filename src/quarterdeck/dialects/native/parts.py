@@ -39,6 +39,8 @@ class Parts:
     facts: Mapping[str, str] = field(default_factory=dict)
     #: what relays mirror; None where there is no shared folder
     folder: FolderTree | None = None
+    #: files of single nodes and common ones, which relays mirror as well
+    share: FolderTree | None = None
     #: where relays say that they are reached; None where nobody asks
     addresses: Addresses | None = None
     #: None where nobody listens to what executions do

@@ -7,7 +7,7 @@ from quarterdeck.dialects.native import envelope, signed_requests
 from quarterdeck.formats import agent as documents
 from quarterdeck.formats import relay_documents
 from quarterdeck.relaying.agent_copies import AgentFile
-from quarterdeck.relaying.folder_trees import FolderTree
+from quarterdeck.relaying.shared_folder import OpenedFile
 from quarterdeck.web import files
 from quarterdeck.web.operation import Answer, Excerpt, Request
 
@@ -29,8 +29,7 @@ def agent(request: Request, file: AgentFile) -> Answer:
     return Answer(headers=(("Content-Type", "application/zip"), tag, *signed), body=file.body)
 
 
-def content(request: Request, folder: FolderTree) -> Answer:
-    """A file of the shared folder by the digest in the path. Raises NotFound."""
-    file = folder.open(request.params["digest"])
+def content(request: Request, file: OpenedFile) -> Answer:
+    """A file that is asked for by its digest."""
     excerpt = Excerpt(descriptor=file.descriptor, start=0, length=file.size)
     return files.answer(request, excerpt, file.modified_ns, "content")

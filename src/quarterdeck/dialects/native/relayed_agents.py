@@ -20,7 +20,7 @@ from quarterdeck.core.relays import MAX_LEVELS, Topology
 from quarterdeck.dialects.native import command_answers, envelope, relay_answers, run_answers, signed_requests
 from quarterdeck.formats import agent, relay_documents, signature
 from quarterdeck.formats.relay_documents import Refused, Slip, Taken
-from quarterdeck.relaying import copies
+from quarterdeck.relaying import copies, policy_files
 from quarterdeck.relaying.addresses import Addresses
 from quarterdeck.relaying.agent_requests import Gate
 from quarterdeck.relaying.copies import PolicyCopies, PolicyCopy
@@ -65,6 +65,7 @@ class Parts:
     mirror: Mirror
     policies: PolicyCopies
     folder: FolderTree
+    share: FolderTree
     spool: Spool
     addresses: Addresses
     waiting_agents: WaitingAgents
@@ -311,7 +312,25 @@ def list_shared_folder(parts: Parts, request: Request) -> Answer:
 def fetch_shared_content(parts: Parts, request: Request) -> Answer:
     """Give a file of the shared folder by its SHA-256."""
     parts.relay(signed_requests.read(request))
-    return relay_answers.content(request, parts.folder)
+    return relay_answers.content(request, parts.folder.open(request.params["digest"]))
+
+
+@section.operation("listNodeFiles", "GET", "/agent/1/relay/share", right=None)
+def list_node_files(parts: Parts, request: Request) -> Answer:
+    """List the files of nodes below a relay and those for all, with their digests, as the root gave them."""
+    _, relay = parts.relay(signed_requests.read(request))
+    return relay_answers.tagged(request, parts.share.document(_shared_with(parts, relay)))
+
+
+@section.operation("fetchNodeFile", "GET", "/agent/1/relay/share/{digest}", right=None)
+def fetch_node_file(parts: Parts, request: Request) -> Answer:
+    """Give a file of nodes below a relay, or for all, by its SHA-256."""
+    _, relay = parts.relay(signed_requests.read(request))
+    return relay_answers.content(request, parts.share.open(request.params["digest"], _shared_with(parts, relay)))
+
+
+def _shared_with(parts: Parts, relay: NodeId) -> frozenset[str]:
+    return policy_files.directories_for(relays.below(relay, parts.nodes.current().topology.nodes))
 
 
 def _is_below(topology: Topology, node: NodeId, relay: NodeId) -> bool:

@@ -80,7 +80,30 @@ def list_shared_folder(ctx: Context, request: Request) -> Answer:
 def fetch_shared_content(ctx: Context, request: Request) -> Answer:
     """Fetch a file of the shared folder by its SHA-256, or a part of it."""
     relays.admit(ctx, parts.of(request).gate, signed_requests.read(request))
-    return relay_answers.content(request, _folder(request))
+    return relay_answers.content(request, _folder(request).open(request.params["digest"]))
+
+
+@section.operation("listNodeFiles", "GET", "/agent/1/relay/share", right=None, long=True)
+def list_node_files(ctx: Context, request: Request) -> Answer:
+    """List the files of nodes below a relay and those for all, with their digests, unless the relay has this list."""
+    relay = relays.admit(ctx, parts.of(request).gate, signed_requests.read(request))
+    return relay_answers.tagged(request, _share(request).document(relays.shared_with(ctx, relay)))
+
+
+@section.operation("fetchNodeFile", "GET", "/agent/1/relay/share/{digest}", right=None)
+def fetch_node_file(ctx: Context, request: Request) -> Answer:
+    """Fetch a file of nodes below a relay, or for all, by its SHA-256, or a part of it."""
+    relay = relays.admit(ctx, parts.of(request).gate, signed_requests.read(request))
+    share, digest = _share(request), request.params["digest"]
+    shared = relays.first_shared_with(ctx, relay, share.directories_with(digest))
+    return relay_answers.content(request, share.open(digest, shared))
+
+
+def _share(request: Request) -> FolderTree:
+    share = parts.of(request).share
+    if share is None:
+        raise NotFound("This server has no files of nodes.")
+    return share
 
 
 def _folder(request: Request) -> FolderTree:
