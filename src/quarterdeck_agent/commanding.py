@@ -254,6 +254,10 @@ class _Carrying(threading.Thread):
         if not teller.begins():
             started.drop()
             return
+        if self._why:
+            started.drop()
+            teller.end("aborted", "It was stopped before it began.")
+            return
         try:
             process = started.go()
         except (OSError, ValueError, subprocess.SubprocessError) as error:

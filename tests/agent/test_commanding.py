@@ -290,6 +290,19 @@ def test_an_order_that_is_taken_back_does_not_begin(server: Commanding, enrolled
     assert not made.exists()
 
 
+def test_an_order_that_is_to_stop_when_it_would_begin_does_not_begin(
+    server: Commanding, enrolled: StateDirectory
+) -> None:
+    made = Path(enrolled.at("made"))
+    server.verdicts = [{"status": "received", "stop": True}]
+    with listener(enrolled):
+        server.order(enrolled.node_id(), f"touch {made}")
+        pieces = server.told()
+
+    assert [(one.number, one.ending) for one in pieces] == [(0, ""), (1, "aborted")]
+    assert not made.exists()
+
+
 def test_a_command_that_is_to_stop_ends_with_all_that_it_started(server: Commanding, enrolled: StateDirectory) -> None:
     pids = Path(enrolled.at("pids"))
     line = f"setsid sh -c 'trap \"\" TERM; echo $$ >>{pids}; sleep 600; sleep 600' & echo $$ >>{pids}; wait"

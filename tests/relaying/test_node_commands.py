@@ -6,26 +6,33 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 from collections.abc import Coroutine
 from contextlib import aclosing, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from quarterdeck.core.errors import AlreadyExists, Conflict, NotFound, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.node_commands import Begun, End, Event, Output
 from quarterdeck.core.relays import ListedNode, Topology
 from quarterdeck.formats import node_commands as lines
+from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying import waiting_commands
-from quarterdeck.relaying.node_commands import NodeCommands
+from quarterdeck.relaying.links import Signer
+from quarterdeck.relaying.node_commands import NodeCommands, own
 from quarterdeck.relaying.nodes_list import Listing, NodesList
 from quarterdeck.relaying.waiting_agents import WaitingAgents
-from quarterdeck.relaying.waiting_commands import Command, Times, WaitingCommands
+from quarterdeck.relaying.waiting_commands import Command, Times, Verdict, WaitingCommands
 
 ROOT, NEAR, RELAY, FAR = (NodeId(name) for name in ("root", "near", "relay", "far"))
 QUICK = Times(hold=5, back=0.05, room=0.1, silence=0.4, line=0.5, begin=0.4, again=0.1, stop=0.3, kept=5, look=0.02)
 LISTENER = "a"
+PEM = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def play(story: Coroutine[Any, Any, None]) -> None:
@@ -108,6 +115,31 @@ def test_an_agent_gets_no_more_than_it_has_room_for() -> None:
         asking.cancel()
         with suppress(asyncio.CancelledError):
             await asking
+
+    play(story())
+
+
+def test_an_order_that_waits_is_given_when_another_command_ends_while_the_agent_waits() -> None:
+    async def story() -> None:
+        agents = WaitingCommands(QUICK)
+        first = await begun(agents, "1")
+        asking = asyncio.create_task(asks(agents, room=0))
+        await waiting(agents)
+        agents.order(NEAR, "2", b"")
+        await agents.put(first, 1, None, End("ended", 0))
+
+        assert (await asyncio.wait_for(asking, 1))["command"] == "2"
+
+    play(story())
+
+
+def test_a_beginning_that_comes_after_the_end_is_told_to_stop() -> None:
+    async def story() -> None:
+        agents = WaitingCommands(QUICK)
+        command = await given(agents)
+        await agents.put(command, 0, None, End("refused", None, "The command came before."))
+
+        assert await agents.put(command, 0, None, None) == Verdict(received=True, stop=True)
 
     play(story())
 
@@ -359,6 +391,48 @@ def test_who_stops_reading_the_answer_has_the_command_stopped() -> None:
         assert await asks(agents) == {"status": "stop", "command": "1"}
 
     play(story())
+
+
+def test_an_answer_that_nobody_ever_reads_orders_nothing() -> None:
+    async def story() -> None:
+        agents = WaitingCommands(QUICK)
+        asking = asyncio.create_task(asks(agents))
+        await waiting(agents)
+
+        await commands(agents).order(NEAR, "1", b"sealed").aclose()
+
+        agents.let_go()
+        assert await asking == {"status": "idle"}
+
+    play(story())
+
+
+@pytest.mark.parametrize(
+    "said", [b'{"started": true}\n', b"x" * (5 * waiting_commands.BUFFER_BYTES)], ids=["unknown", "endless"]
+)
+def test_a_relay_that_says_what_nobody_understands_may_have_had_the_command_begin(said: bytes) -> None:
+    class Saying(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(said)
+
+        def log_message(self, *_: object) -> None: ...
+
+    async def story(url: str) -> None:
+        signer = Signer(node=ROOT, key=SigningKey(rsa.generate_private_key(65537, 2048).private_bytes(*PEM)))
+        below = own(url, "", signer)
+        (end,) = [event async for event in below.order(NEAR, "1", b"sealed")]
+        assert isinstance(end, End)
+        assert end.ending == "lost"
+        assert "What is told of a command" in end.reason
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Saying) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        play(story(f"http://127.0.0.1:{server.server_port}"))
+        server.shutdown()
 
 
 @pytest.mark.parametrize(

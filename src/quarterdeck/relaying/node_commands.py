@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
-from quarterdeck.core.errors import AlreadyExists, NotFound, QuarterdeckError, Unavailable
+from quarterdeck.core.errors import AlreadyExists, Invalid, NotFound, QuarterdeckError, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.node_commands import Begun, End, Event
 from quarterdeck.core.relays import KeyHash
@@ -23,7 +23,7 @@ from quarterdeck.relaying.links import Signer, Times
 from quarterdeck.relaying.nodes_list import NodesList
 from quarterdeck.relaying.streams import BrokenOff, Place
 from quarterdeck.relaying.waiting_agents import WaitingAgents
-from quarterdeck.relaying.waiting_commands import WaitingCommands
+from quarterdeck.relaying.waiting_commands import BUFFER_BYTES, WaitingCommands
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ _BEAT_SECONDS = 10.0
 _SILENCE_SECONDS = 40.0
 #: How long it may take to tell a server that a command is to stop.
 STOP_SECONDS = 3.0
+#: Twice what output may wait to be read, in base64: nobody says more at a time.
+_LONGEST_LINE = 4 * BUFFER_BYTES
 _PATH = "/rudder/relay-api/commands"
 _OPAQUE = "application/octet-stream"
 _NOT_ALLOWED = "its agent waits here for runs and takes no commands (quarterdeck-agent listen --commands)."
@@ -49,19 +51,17 @@ class CommandsElsewhere:
 
     async def order(self, node: NodeId, order: str, parcel: bytes) -> AsyncGenerator[Event | None, None]:
         """What becomes of an order, to its end; None now and then. Never raises for what happens on the way."""
-        begun, rest = False, b""
+        begun = False
         try:
             async with aclosing(self._place(_SILENCE_SECONDS).ask("POST", _path(node, order), parcel, _OPAQUE)) as told:
-                async for piece in told:
-                    *lines, rest = (rest + piece).split(b"\n")
-                    for line in lines:
-                        event = node_commands.decode(line)
-                        begun = begun or isinstance(event, Begun)
-                        yield event
-                        if isinstance(event, End):
-                            return
+                async for line in _split(told):
+                    event = node_commands.decode(line)
+                    begun = begun or isinstance(event, Begun)
+                    yield event
+                    if isinstance(event, End):
+                        return
             yield End("lost", reason=f"{self.url} broke off.")
-        except BrokenOff as error:
+        except (BrokenOff, Invalid) as error:
             yield End("lost", reason=error.message)
         except QuarterdeckError as error:
             yield End("lost" if begun else "unreachable", reason=error.message)
@@ -87,6 +87,17 @@ def _path(node: NodeId, order: str) -> str:
     return f"{_PATH}/{node}/{order}"
 
 
+async def _split(told: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """The lines of an answer. Raises Invalid for one that has no end."""
+    rest = b""
+    async for piece in told:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line
+        if len(rest) > _LONGEST_LINE:
+            raise Invalid("What is told of a command does not end.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeCommands:
     """What this server or relay does with orders. Without addresses and a signer, it reaches no relays."""
@@ -101,7 +112,7 @@ class NodeCommands:
     times: dict[NodeId, Times] = field(default_factory=dict)
 
     def order(self, node: NodeId, order: str, parcel: bytes) -> AsyncGenerator[bytes, None]:
-        """Have a node carry an order out; what is told of it."""
+        """Have a node carry an order out, from when somebody reads on; what is told of it."""
         return _lines(self._events(node, order, parcel))
 
     def stop(self, node: NodeId, order: str) -> AsyncGenerator[bytes, None]:
@@ -111,19 +122,24 @@ class NodeCommands:
             self.agents.stop(node, order)
         return _stopped(below, node, order)
 
-    def _events(self, node: NodeId, order: str, parcel: bytes) -> AsyncGenerator[Event | None, None]:
+    async def _events(self, node: NodeId, order: str, parcel: bytes) -> AsyncGenerator[Event | None, None]:
         try:
             below = self._behind(node)
             if below is not None:
-                return below.order(node, order, parcel)
-            return self.agents.follow(self.agents.order(node, order, parcel))
+                told = below.order(node, order, parcel)
+            else:
+                told = self.agents.follow(self.agents.order(node, order, parcel))
         except QuarterdeckError as error:
             reason = error.message
             if self.others.reaches(node) and isinstance(error, Unavailable):
                 reason = _NOT_ALLOWED
             log.info("A command does not get to node %s: %s", node[:80], reason)
             # Whoever sent it before knows what becomes of it.
-            return _only(End("lost" if isinstance(error, AlreadyExists) else "unreachable", reason=reason))
+            yield End("lost" if isinstance(error, AlreadyExists) else "unreachable", reason=reason)
+            return
+        async with aclosing(told) as events:
+            async for event in events:
+                yield event
 
     def _behind(self, node: NodeId) -> CommandsElsewhere | None:
         """The relay that a node is behind; None when it is served here. Raises NotFound, Unavailable."""
@@ -139,10 +155,6 @@ class NodeCommands:
             times = self.times.setdefault(relay, Times())
             return CommandsElsewhere(url=url, key_hash=listed.key_hash, signer=self.signer, times=times)
         return None
-
-
-async def _only(event: Event) -> AsyncGenerator[Event | None, None]:
-    yield event
 
 
 async def _stopped(below: CommandsElsewhere | None, node: NodeId, order: str) -> AsyncGenerator[bytes, None]:

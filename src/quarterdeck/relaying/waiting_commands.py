@@ -190,10 +190,10 @@ class WaitingCommands:
     async def hold(self, node: NodeId, listener: str, room: int) -> AsyncGenerator[bytes, None]:
         """The answer to an agent that waits: one document, when there is something to do or it waited long enough."""
         mine = object()
-        place = self._arrived(node, mine, listener)
+        place, most = self._arrived(node, mine, listener, room)
         told = False
         try:
-            answer = await self._something(place, mine, room)
+            answer = await self._something(place, mine, most)
             told = True
             yield agent.canonical(answer)
         finally:
@@ -226,11 +226,13 @@ class WaitingCommands:
         Piece 0 means that the agent begins, unless it is the end. `check` says first what will be refused.
         """
         taken = await command.bell.until(lambda: self._accepted(command, number, output, end), self.times.room)
-        return Verdict(received=taken is not None, stop=bool(command.stopped))
+        given_up = end is None and command.end is not None  # what came late must not begin
+        return Verdict(received=taken is not None, stop=given_up or bool(command.stopped))
 
     # -- under the lock -------------------------------------------------------------------
 
-    def _arrived(self, node: NodeId, mine: object, listener: str) -> _Place:
+    def _arrived(self, node: NodeId, mine: object, listener: str, room: int) -> tuple[_Place, int]:
+        """What is known of the node, and how many commands may be under way there while its agent waits."""
         with self._lock:
             now = self._clock()
             self._sweep(now)
@@ -240,15 +242,16 @@ class WaitingCommands:
             for command in place.under_way:
                 if command.begun and command.listener != listener:
                     self._finish(command, End("lost", reason="its agent was started anew."))
+            most = room + len(place.under_way)
         place.bell.ring()
-        return place
+        return place, most
 
-    async def _something(self, place: _Place, mine: object, room: int) -> agent.CommandWake:
+    async def _something(self, place: _Place, mine: object, most: int) -> agent.CommandWake:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.times.hold
         while (rest := deadline - loop.time()) > 0:
             patience = min(rest, self.times.again) if self._may_repeat(place) else rest
-            found = await place.bell.until(lambda: self._next(place, mine, room), patience)
+            found = await place.bell.until(lambda: self._next(place, mine, most), patience)
             if found is not None:
                 return found
         return {"status": "idle"}
@@ -258,7 +261,7 @@ class WaitingCommands:
         with self._lock:
             return any(not one.begun or one.stopped for one in place.under_way)
 
-    def _next(self, place: _Place, mine: object, room: int) -> agent.CommandWake | None:
+    def _next(self, place: _Place, mine: object, most: int) -> agent.CommandWake | None:
         with self._lock:
             if place.waiter is not mine:
                 return {"status": "replaced"}
@@ -271,7 +274,7 @@ class WaitingCommands:
                     return {"status": "stop", "command": command.id}
                 if not command.begun and now - command.given_again >= self.times.again:
                     return self._given(place, command, now)
-            while room > 0 and place.line:
+            while place.line and len(place.under_way) < most:
                 command = place.line.popleft()
                 if command.end is None:
                     command.given = now
