@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
+import os
 import shutil
 import sys
 import time
@@ -302,6 +304,25 @@ def test_much_output_waits_for_its_reader_and_comes_whole_after_the_end(tmp_path
                 size += len(piece)
                 await asyncio.sleep(0.02)
         assert size == 1_000_000
+
+    play(story())
+
+
+def test_a_command_that_cannot_be_followed_is_ended_and_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    pids: list[int] = []
+
+    def full(pid: int, _flags: int = 0) -> int:
+        pids.append(pid)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", full)
+
+    async def story() -> None:
+        one = python("import time; time.sleep(60)", at_once=1)
+        for _ in range(2):  # it gave its turn back
+            output, end = await told(one)
+            assert (output, end) == ("", Ended(problem="other cannot be followed: Too many open files."))
+        assert not any(map(runs, pids))
 
     play(story())
 

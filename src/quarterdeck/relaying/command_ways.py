@@ -112,6 +112,9 @@ class _Going:
             self._drop_pieces()
             self.pieces.put_nowait(None)
             raise
+        except OSError as error:  # this process has as many files open as it may
+            log.error("%s cannot be followed: %s", self.command.name, error)  # noqa: TRY400  # no bug
+            self._end = Ended(problem=f"{self.command.name} cannot be followed: {error.strerror}.")
         await self._put(None)
 
     async def _carry_out(self, argv: Sequence[str]) -> None:
@@ -220,7 +223,12 @@ def _printable(line: bytes) -> str:
 async def _kept_in_hand(process: subprocess.Popen[bytes]) -> AsyncIterator[asyncio.Event]:
     """An event for the end of a process; it is ended with whatever it started, kindly first."""
     loop, over = asyncio.get_running_loop(), asyncio.Event()
-    descriptor = os.pidfd_open(process.pid)
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        _signal(process, signal.SIGKILL)
+        await asyncio.to_thread(process.communicate)
+        raise
 
     def notice() -> None:
         loop.remove_reader(descriptor)
