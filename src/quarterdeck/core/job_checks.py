@@ -9,9 +9,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from quarterdeck.core import bounded_regexes, schedules
+from quarterdeck.core import bounded_regexes, policy_steps, schedules
 from quarterdeck.core.errors import Invalid
-from quarterdeck.core.jobs import LOG_LEVELS, Exec, Job, JobRef, Notification, Option, Schedule, Script, Sequence, Step
+from quarterdeck.core.jobs import (
+    LOG_LEVELS,
+    ApplyPolicies,
+    Exec,
+    Job,
+    JobRef,
+    Notification,
+    Option,
+    Schedule,
+    Script,
+    Sequence,
+    Step,
+)
 
 _OPTION_NAME = re.compile(r"[a-zA-Z_0-9.-]+")
 _EMAIL = re.compile(r"[^@\s,<>\"']+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -71,6 +83,8 @@ def of_step(step: Step) -> str:
             return "" if name else NO_JOB_NAME
         case Exec(text) | Script(text):
             return "" if text else NOTHING_TO_RUN
+        case ApplyPolicies():
+            return policy_steps.problem(step)
         case other:
             return "" if (getattr(other, "path", "") or getattr(other, "url", "")) else NOTHING_TO_RUN
 

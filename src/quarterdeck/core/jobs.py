@@ -82,7 +82,20 @@ class JobRef:
         return f"{self.group}/{self.name}" if self.group else self.name
 
 
-Step = Exec | Script | ScriptFile | ScriptUrl | JobRef
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyPolicies:
+    """The node's agent fetches its policies and applies them, or only looks.
+
+    The texts are as documents have them, with `${option.x}`, "" for what is not set; `core/policy_steps.py` reads them.
+    """
+
+    audit: str = ""
+    conditions: str = ""
+    compliance: str = ""
+    wait_seconds: str = ""
+
+
+Step = Exec | Script | ScriptFile | ScriptUrl | JobRef | ApplyPolicies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,8 +205,10 @@ def head(job: Job) -> JobHead:
 
 
 def summary(step: Step) -> str:
-    """One step in words: its command, script or path with its arguments, or the job it refers to."""
+    """One step in words: its command, script or path with its arguments, the job it refers to, or what it does."""
     match step:
+        case ApplyPolicies(audit=audit):
+            return "apply policies (audit only)" if audit == "true" else "apply policies"
         case Exec(command):
             return command
         case Script(what, args) | ScriptFile(what, args) | ScriptUrl(what, args):

@@ -39,12 +39,30 @@ class Order:
     output: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """A line that an agent printed, without its end."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd:
+    """How a run ended: the agent's exit status, or why nobody knows it. `via` is the way it went, if one was found."""
+
+    status: int | None = None
+    problem: str = ""
+    via: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What a caller asks for. `nodes` is None for all; asynchronous without output means: do not wait."""
 
     nodes: tuple[NodeId, ...] | None = None
     conditions: tuple[str, ...] = ()
+    #: not in the peer's form
+    audit: bool = False
     asynchronous: bool = False
     keep_output: bool = False
     form: Form = Form.TEXT
@@ -52,7 +70,7 @@ class Wanted:
     @property
     def order(self) -> Order:
         """What each agent is asked for."""
-        return Order(conditions=self.conditions, output=self.keep_output)
+        return Order(conditions=self.conditions, audit=self.audit, output=self.keep_output)
 
     def fields(self, nodes: Iterable[NodeId] = ()) -> dict[str, str]:
         """The same as a form, for the relay that these nodes are behind; those of no list are not named."""
@@ -61,6 +79,8 @@ class Wanted:
             "asynchronous": _word(self.asynchronous),
             "classes": ",".join(self.conditions),
         }
+        if self.audit:
+            told["audit"] = _word(self.audit)
         if self.nodes is not None:
             told["nodes"] = ",".join(nodes)
         if self.form is not Form.TEXT:
@@ -73,6 +93,7 @@ def wanted(fields: Mapping[str, str], nodes: tuple[NodeId, ...] | None) -> Wante
     return Wanted(
         nodes=nodes,
         conditions=conditions(fields.get("conditions", fields.get("classes", ""))),
+        audit=_flag(fields, "audit"),
         asynchronous=_flag(fields, "asynchronous"),
         keep_output=_flag(fields, "keep_output"),
         form=_form(fields.get("format", Form.TEXT)),

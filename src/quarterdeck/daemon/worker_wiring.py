@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypedDict
 
 from quarterdeck.core.ids import ROOT
 from quarterdeck.core.sites import Site
@@ -20,11 +21,12 @@ from quarterdeck.engine import executions, intake, run_logs, scheduler, tasks
 from quarterdeck.engine.agents import Agents
 from quarterdeck.engine.executions import Executions
 from quarterdeck.formats.signature import SigningKey
-from quarterdeck.relaying import node_commands
+from quarterdeck.relaying import node_commands, policy_runs
 from quarterdeck.relaying.counters import Counters
 from quarterdeck.relaying.drop_directory import FAILED
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.links import Signer
+from quarterdeck.relaying.policy_runs import PolicyRuns
 from quarterdeck.services.executions import RUN_TASK
 from quarterdeck.storage import queue
 from quarterdeck.storage.database import Database
@@ -79,12 +81,17 @@ def _executions(config: Config, database: Database, site: Site) -> Executions:
         url=config.database_url,
         most=config.executions.at_once,
         known_hosts=[Path(path) for path in config.ssh.known_hosts],
-        agents=_agents(config),
+        **_ways_to_agents(config),
     )
 
 
-def _agents(config: Config) -> Agents:
-    """The way to nodes' agents: over the API process of this server, which they and relays wait at."""
+class _Ways(TypedDict):
+    agents: Agents
+    policy_runs: PolicyRuns
+
+
+def _ways_to_agents(config: Config) -> _Ways:
+    """The ways to nodes' agents: over the API process of this server, which they and relays wait at."""
     kept = tls.files(config.data)
     key = SigningKey(kept.policy_key.read_bytes())
     host, port = config.address
@@ -92,7 +99,11 @@ def _agents(config: Config) -> Agents:
     shown = f"[{host}]" if ":" in host else host
     pin = tls.spki_pin(kept.server_certificate.read_bytes()) if config.tls else ""
     url = f"{'https' if config.tls else 'http'}://{shown}:{port}"
-    return Agents(node_commands.own(url, pin, Signer(node=ROOT, key=key)), key)
+    signer = Signer(node=ROOT, key=key)
+    return {
+        "agents": Agents(node_commands.own(url, pin, signer), key),
+        "policy_runs": policy_runs.own(url, pin, signer),
+    }
 
 
 @asynccontextmanager

@@ -13,15 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from quarterdeck.core import executions, job_context
+from quarterdeck.core import executions, job_context, policy_steps
 from quarterdeck.core.connections import Connection
 from quarterdeck.core.errors import Forbidden, Invalid, QuarterdeckError
 from quarterdeck.core.executions import NodeCounts, Outcome, Plan, State, StepState, Unit
 from quarterdeck.core.job_context import Context as Values
-from quarterdeck.core.jobs import Exec, Job, JobRef, Script, ScriptFile, ScriptUrl, Step
+from quarterdeck.core.jobs import ApplyPolicies, Exec, Job, JobRef, Script, ScriptFile, ScriptUrl, Step
 from quarterdeck.core.options import Mask
 from quarterdeck.engine import steps
 from quarterdeck.engine.output import LogWriter
+from quarterdeck.engine.policy_runs import Known, PolicyRun, Runs
 from quarterdeck.engine.recorder import Recorder
 from quarterdeck.engine.transports import Command, HostKey, NodeResult, Transport
 from quarterdeck.formats.host_keys import fingerprint
@@ -41,6 +42,9 @@ class Surroundings(Protocol):
 
     def transport(self, way: NodeWay, selection: Selection) -> Transport:
         """The way to a node. Raises Invalid when it cannot be opened."""
+
+    def policy_runs(self) -> tuple[Runs, Known]:
+        """What has agents run, and what is known of their runs. Raises Invalid where nothing does."""
 
     async def refer(self, reference: JobRef, values: Values, chain: tuple[int, ...]) -> Referenced:
         """The job that a step refers to. Raises Invalid, Forbidden."""
@@ -190,6 +194,9 @@ class Dispatch:
         values = job_context.context(self.options, self.run.job_values, way.resource)
         if isinstance(step, JobRef):
             return await self._reference(step, values, unit, label)
+        if isinstance(step, ApplyPolicies):
+            result = await self._policies(step, values, way, label)
+            return (StepState.SUCCEEDED if result.succeeded else StepState.FAILED), result
         result = await self._command(step, values, way, label)
         if result.new_host_keys:
             trusted = any(isinstance(one.way, Connection) and one.way.host_keys == "first-use" for one in way.tries)
@@ -273,6 +280,27 @@ class Dispatch:
             for group, some in values.items()
         }
         return any(one in line for one in self.secrets) or str(job_context.command_line(step.command, hidden)) != line
+
+    async def _policies(self, step: ApplyPolicies, values: Values, way: NodeWay, label: str) -> NodeResult:
+        """Have the node's agent apply its policies, however commands reach the node. Raises Invalid."""
+        resource, run = way.resource, self.run
+        if isinstance(way.way, NoWay) and way.way.forbidden:
+            return NodeResult(ending="refused", reason=way.way.reason)
+        if resource.node is None:
+            reason = f"'{resource.name}' is no node of the inventory, so that it has no agent that applies policies"
+            return NodeResult(ending="refused", reason=reason)
+        wanted = policy_steps.wanted(step, values)
+        runs, known = run.surroundings.policy_runs()
+
+        def say(text: str, level: str) -> None:
+            run.writer.message(self._mask().text(text), level=level, node=resource.name, step=label, user=run.user)
+
+        sink = run.writer.sink(node=resource.name, step=label, user=run.user, mask=self._mask)
+        going = PolicyRun(node=resource.node, name=resource.name, wanted=wanted, runs=runs, known=known, say=say)
+        try:
+            return await going.carry_out(sink, run.stop)
+        finally:
+            sink.finish()
 
     async def _reference(self, step: JobRef, values: Values, unit: Unit, label: str) -> tuple[StepState, NodeResult]:
         """Run another job for this node, inside this execution."""

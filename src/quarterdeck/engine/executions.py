@@ -28,6 +28,7 @@ from quarterdeck.core import job_checks, job_context, options
 from quarterdeck.core.connections import Address, AgentWay, Connection
 from quarterdeck.core.errors import Conflict, Invalid, QuarterdeckError, Unavailable
 from quarterdeck.core.executions import NodeCounts, State
+from quarterdeck.core.ids import NodeId
 from quarterdeck.core.job_context import Context as Values
 from quarterdeck.core.jobs import JobRef, ScriptFile, ScriptUrl
 from quarterdeck.core.sites import Site
@@ -37,10 +38,12 @@ from quarterdeck.engine.dispatch import Dispatch, Run
 from quarterdeck.engine.fetching import Fetcher
 from quarterdeck.engine.local import Guard, LocalTransport
 from quarterdeck.engine.output import LogWriter
+from quarterdeck.engine.policy_runs import Known, Runs
 from quarterdeck.engine.recorder import Recorder
 from quarterdeck.engine.ssh_access import Access
 from quarterdeck.engine.transports import HostKey, Transport
-from quarterdeck.services import execution_work, executions
+from quarterdeck.services import compliance, execution_work, executions
+from quarterdeck.services.compliance import LatestRun, NodeCompliance
 from quarterdeck.services.context import Context
 from quarterdeck.services.execution_work import Claimed, Fleet, Local, Look, NodeWay, Referenced, Selection
 from quarterdeck.storage import notices
@@ -82,7 +85,7 @@ class _Running:
 
 class Executions:
     """What one worker process runs. `most` executions at a time; more wait for their turn, or for other workers.
-    Without `agents`, nodes are reached over SSH only.
+    Without `agents`, nodes are reached over SSH only; without `policy_runs`, no policies are applied.
 
     `schedules_changed` is set whenever schedules may be due at other times.
     """
@@ -97,6 +100,7 @@ class Executions:
         known_hosts: Sequence[Path] = (),
         gone_seconds: float = GONE_SECONDS,
         agents: Agents | None = None,
+        policy_runs: Runs | None = None,
     ) -> None:
         self._units, self._site, self._url = units, site, url
         self._most, self._gone_seconds = most, gone_seconds
@@ -105,7 +109,7 @@ class Executions:
         self._recorder = Recorder(units, self._threads)
         self._pool = ssh.Pool(known_hosts=known_hosts)
         self._guard = Guard()
-        self._agents = agents
+        self._agents, self._policy_runs = agents, policy_runs
         self._fetcher = Fetcher(site.allowed_paths, site.allowed_urls)
         self._running: dict[int, _Running] = {}
         self._claiming = asyncio.Lock()
@@ -399,6 +403,12 @@ class Executions:
         assert isinstance(way.way, Connection)
         return self._pool.transport(_access(way.way, selection))
 
+    def policy_runs(self) -> Runs:
+        """What has agents run. Raises Invalid."""
+        if self._policy_runs is None:
+            raise Invalid("This worker reaches no agents.")
+        return self._policy_runs
+
     async def script(self, step: ScriptFile | ScriptUrl, values: Values) -> bytes:
         """A script that lies elsewhere. Raises Invalid."""
         if isinstance(step, ScriptFile):
@@ -450,6 +460,15 @@ class _Surroundings:
 
     async def script(self, step: ScriptFile | ScriptUrl, values: Values) -> bytes:
         return await self._of.script(step, values)
+
+    def policy_runs(self) -> tuple[Runs, Known]:
+        return self._of.policy_runs(), self
+
+    async def latest_run(self, node: NodeId) -> LatestRun:
+        return await self._of.unit_as(self._claimed, lambda ctx: compliance.latest_run(ctx, node))
+
+    async def compliance(self, node: NodeId) -> NodeCompliance:
+        return await self._of.unit_as(self._claimed, lambda ctx: compliance.of_node(ctx, node))
 
     async def refer(self, reference: JobRef, values: Values, chain: tuple[int, ...]) -> Referenced:
         project = self._claimed.execution.project

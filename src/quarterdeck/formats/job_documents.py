@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar, cast
 
-from quarterdeck.core import job_checks, node_filters, schedules
+from quarterdeck.core import job_checks, node_filters, policy_steps, schedules
 from quarterdeck.core.errors import Invalid
 from quarterdeck.core.job_checks import Draft
 from quarterdeck.core.jobs import (
@@ -254,10 +254,15 @@ def _steps(commands: list[Any]) -> tuple[tuple[Step, ...], dict[int, str]]:
 
 
 def _step(command: dict[str, Any]) -> Step:
+    applies = is_of_policies(command)
     for name in _UNSUPPORTED:
-        if name in command:
+        if name in command and not (applies and name in ("nodeStep", "type")):
             raise Invalid(f"{name} is not supported")
     kinds = [kind for kind in _PLAIN_STEPS if text(command.get(kind))]
+    if applies:
+        if kinds or "jobref" in command:
+            raise Invalid(job_checks.TOO_MUCH_TO_RUN)
+        return _policy_step(command)
     if "jobref" in command:
         if kinds:
             raise Invalid(job_checks.TOO_MUCH_TO_RUN)
@@ -270,6 +275,17 @@ def _step(command: dict[str, Any]) -> Step:
     if kinds == ["exec"] and args:
         raise Invalid("A command takes no arguments beside it")
     return _PLAIN_STEPS[kinds[0]](text(command[kinds[0]]), args)
+
+
+def is_of_policies(given: Mapping[str, Any]) -> bool:
+    """Whether a plugin's step is the one that applies policies, the only one that there is."""
+    return given.get("type") == policy_steps.TYPE
+
+
+def _policy_step(given: dict[str, Any]) -> Step:
+    if not flag(given.get("nodeStep")):
+        raise Invalid(f"{policy_steps.TYPE} is a step on nodes (nodeStep: true)")
+    return policy_steps.step({key: text(value) for key, value in tree(given.get("configuration")).items()})
 
 
 def _job_ref(given: dict[str, Any]) -> JobRef:

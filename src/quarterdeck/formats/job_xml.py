@@ -12,10 +12,21 @@ from typing import Any, NoReturn
 
 from lxml import etree
 
-from quarterdeck.core import schedules
+from quarterdeck.core import policy_steps, schedules
 from quarterdeck.core.errors import Invalid, TooLarge
 from quarterdeck.core.job_checks import Draft
-from quarterdeck.core.jobs import Exec, Job, JobRef, Notification, Option, Schedule, Script, ScriptFile, Step
+from quarterdeck.core.jobs import (
+    ApplyPolicies,
+    Exec,
+    Job,
+    JobRef,
+    Notification,
+    Option,
+    Schedule,
+    Script,
+    ScriptFile,
+    Step,
+)
 from quarterdeck.core.node_filters import NodeFilter
 from quarterdeck.formats import job_documents, xml_documents
 
@@ -116,7 +127,22 @@ def _given_step(value: Any) -> dict[str, Any]:
         step["jobref"] = {**reference, "args": argument.get("line") if isinstance(argument, dict) else argument}
     elif "jobref" in given:
         step["jobref"] = {}
+    plugin = step.get("node-step-plugin")
+    if isinstance(plugin, dict) and job_documents.is_of_policies(plugin):
+        del step["node-step-plugin"]
+        step |= {"nodeStep": True, "type": plugin["type"], "configuration": _given_entries(plugin.get("configuration"))}
     return step
+
+
+def _given_entries(value: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in _all(value, "entry"):
+        entry = job_documents.tree(one)
+        key = job_documents.text(entry.get("key"))
+        if key in found:
+            _refuse(f"configuration entry '{key}' comes more than once")
+        found[key] = entry.get("value")
+    return found
 
 
 def _given_schedule(value: Any) -> dict[str, Any]:
@@ -237,6 +263,12 @@ def _write_step(command: etree._Element, step: Step) -> None:
         case ScriptFile(path, args):
             _add(command, "scriptfile", path)
             _add(command, "scriptargs", args)
+        case ApplyPolicies():
+            plugin = _add(command, "node-step-plugin", type=policy_steps.TYPE)
+            if entries := policy_steps.configuration(step):
+                configuration = _add(plugin, "configuration")
+                for key, value in entries.items():
+                    _add(configuration, "entry", key=key, value=value)
         case other:
             _add(command, "scripturl", other.url)
             _add(command, "scriptargs", other.args)

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from quarterdeck.core import schedules
+from quarterdeck.core import policy_steps, schedules
 from quarterdeck.core.errors import Invalid, TooLarge
 from quarterdeck.core.job_checks import Draft
-from quarterdeck.core.jobs import Exec, Job, JobRef, Option, Schedule, Script, ScriptFile, Step
+from quarterdeck.core.jobs import ApplyPolicies, Exec, Job, JobRef, Option, Schedule, Script, ScriptFile, Step
 from quarterdeck.formats import job_documents, yaml_documents
 
 _NO_JOBS = b"[]\n"
@@ -106,6 +106,9 @@ def _step(step: Step) -> dict[str, Any]:
             return {"script": script, **_set(args=args)}
         case ScriptFile(path, args):
             return {"scriptfile": path, **_set(args=args)}
+        case ApplyPolicies():
+            configuration = policy_steps.configuration(step)
+            return {"nodeStep": True, "type": policy_steps.TYPE, **_set(configuration=configuration)}
     return {"scripturl": step.url, **_set(args=step.args)}
 
 

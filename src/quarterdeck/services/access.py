@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator's access policies, asked for a caller: they only narrow what the caller's rights allow.
+"""What a caller may do with projects, jobs and nodes, beside what their rights say of operations.
+
+The operator's access policies only narrow what the rights allow.
 
 Without any policy the rights alone decide; the role admin is never narrowed. What a policy says is decided in
 `core/access_policies.py`.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from quarterdeck.core import access_policies
+from quarterdeck.core import access_policies, policy_steps
 from quarterdeck.core.access_policies import APPLICATION, Caller, Target
 from quarterdeck.core.accounts import Account
 from quarterdeck.core.errors import Forbidden
@@ -56,6 +58,15 @@ def require_job(ctx: Context, job: Job | JobHead, action: str) -> None:
     """Raises Forbidden when the caller may not do this with the job."""
     if not may_job(ctx, job, action):
         raise _refusal(action.capitalize(), f"Job ID {job.id if job.id is not None else job.full_name}")
+
+
+def require_steps(account: Account, job: Job) -> None:
+    """Raises Forbidden when a step of the job needs a right beside that to run jobs, which the account lacks."""
+    if policy_steps.applies_policies(job.sequence.steps) and policy_steps.RIGHT not in account.rights:
+        raise Forbidden(
+            f"'{account.name}' lacks the right {policy_steps.RIGHT}, "
+            f"which is needed to run {job.full_name}: a step of it applies policies."
+        )
 
 
 def may_adhoc(ctx: Context, project: str, action: str) -> bool:

@@ -249,6 +249,36 @@ def received(rows: Iterable[StateRow]) -> list[ReceivedReport]:
     ]
 
 
+# -- one node, around a run that somebody waits for -----------------------------------
+
+
+class LatestRun(NamedTuple):
+    """When a node's newest run that was heard of began, if any was; and the present moment."""
+
+    at: datetime | None
+    now: datetime
+
+
+class NodeCompliance(NamedTuple):
+    """What was decided about a node last. `reports`: it is to report on its runs."""
+
+    reports: bool
+    counts: Counts
+
+
+def latest_run(ctx: Context, node: NodeId) -> LatestRun:
+    """The newest run of a node; of one that is not accepted, or ignored, there is none."""
+    found = ctx.store.compliance.subjects([node])
+    return LatestRun(found[0].last_run if found else None, ctx.now)
+
+
+def of_node(ctx: Context, node: NodeId) -> NodeCompliance:
+    """The compliance of one node, right after a run of it."""
+    plan, judged = plans(ctx, [node]).get(node), ctx.store.compliance.judged([node]).get(node)
+    reports = plan is not None and plan.rhythm.reporting is not Reporting.DISABLED
+    return NodeCompliance(reports, judged.totals if judged is not None else compliance.EMPTY)
+
+
 # -- the fleet as one number -----------------------------------------------------------
 
 

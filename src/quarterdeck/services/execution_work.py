@@ -11,7 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from quarterdeck.core import accounts, connections, executions, job_context, job_references, node_filters, options
+from quarterdeck.core import (
+    accounts,
+    connections,
+    executions,
+    job_context,
+    job_references,
+    node_filters,
+    options,
+    policy_steps,
+)
 from quarterdeck.core.accounts import Account
 from quarterdeck.core.connections import Address, AgentWay, Connection
 from quarterdeck.core.errors import Forbidden, Invalid
@@ -42,9 +51,10 @@ class Local:
 
 @dataclass(frozen=True, slots=True)
 class NoWay:
-    """Why nothing can be run on a node."""
+    """Why no command can be run on a node. `forbidden`: nothing else is to happen there either."""
 
     reason: str
+    forbidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +171,7 @@ def _claimed(ctx: Context, execution_id: int, epoch: int, *, taken_over: bool) -
     work = ctx.store.executions.work(execution_id)
     account = _account(ctx, work.execution)
     _require_right(account, work.execution)
+    access.require_steps(account, work.job)
     mine = replace(ctx, account=account, events=[])
     selection = select(mine, work.job, work.options, work.execution.nodes)
     if work.execution.nodes is None:
@@ -240,7 +251,11 @@ def select(
         return _opened(ctx, tuple(_preset(ctx, known, preset)), ())
     allowed = access.nodes(ctx, project.name, _filtered(ctx, job, values, known.nodes), "run")
     ways = [_node_way(ctx, project, one) for one in allowed]
-    unreachable = {one.resource.name for one in ways if isinstance(one.way, NoWay) and _is_inventoried(one.resource)}
+    unreachable = set()
+    if not policy_steps.needs_no_shell(job.sequence.steps):
+        unreachable = {
+            one.resource.name for one in ways if isinstance(one.way, NoWay) and _is_inventoried(one.resource)
+        }
     kept = tuple(one for one in ways if one.resource.name not in unreachable)
     return _opened(ctx, kept, tuple(sorted(unreachable)))
 
@@ -251,7 +266,7 @@ def _preset(ctx: Context, known: Fleet, names: Sequence[str]) -> Iterator[NodeWa
     found = [by_name.get(name) or Resource(name) for name in names]
     allowed = {one.name for one in access.nodes(ctx, known.project.name, found, "run")}
     for one in found:
-        refused = NoWay(_NOT_ALLOWED.format(user=ctx.account.name))
+        refused = NoWay(_NOT_ALLOWED.format(user=ctx.account.name), forbidden=True)
         yield _node_way(ctx, known.project, one) if one.name in allowed else NodeWay(one, refused)
 
 
@@ -372,6 +387,7 @@ def refer(
     candidates = [saved.job for saved in ctx.store.jobs.at(project, reference.group, reference.name)]
     job = job_references.find(reference, project, candidates)
     access.require_job(ctx, job, "run")
+    access.require_steps(ctx.account, job)
     inner = job_references.entered(chain, job)
     given = job_references.arguments(reference, job, values)
     hidden = tuple(options.secrets(job.options, given))

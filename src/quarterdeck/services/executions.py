@@ -76,6 +76,7 @@ def _require_run(ctx: Context, job: Job) -> None:
     if job.name:
         ctx.require("job.run")
         access.require_job(ctx, job, "run")
+        access.require_steps(ctx.account, job)
     else:
         ctx.require("adhoc.run")
         access.require_adhoc(ctx, job.project, "run")

@@ -194,7 +194,11 @@ def run(
 def start(
     ctx: Context, saved: SavedJob, argstring: str = "", *, node_filter: NodeFilter | None = None, loglevel: str = ""
 ) -> Execution:
-    """`run` without asking for the caller's rights: the schedule's way. Raises Invalid, Conflict."""
+    """`run` without asking whether the caller may run the job, as the schedule does.
+
+    Raises Invalid, Conflict, and Forbidden for steps that need more than that.
+    """
+    access.require_steps(ctx.account, saved.job)
     given = options.parse(job_context.dated(argstring, ctx.now.astimezone(ctx.site.zone)))
     values = options.with_defaults(saved.job.options, given)
     options.check(saved.job.options, values)

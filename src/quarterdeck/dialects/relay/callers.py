@@ -48,7 +48,7 @@ class Callers(enum.StrEnum):
 
     #: this machine, and holders of the row's right
     HOST = "host"
-    #: those, and the policy server above this relay
+    #: those, and the policy server above this relay; on the root, its own workers
     UPSTREAM = "upstream"
     #: the policy server above this relay alone, by its signature; on the root, its own workers
     SERVER = "server"
@@ -121,7 +121,7 @@ class Door:
             return self._caller(request, self.server_gate.admit(_signed(request)))
         if callers in _UNASKED:
             if self._claims_server(callers, request):
-                return self._caller(request, self._proven(request))
+                return self._caller(request, self.server_gate.admit(_signed(request)))
             if not self._needs_no_token(callers, request):
                 self._require_right(request, operation.right or "")
             return self._caller(request, None)
@@ -138,7 +138,7 @@ class Door:
         """Whether the server above signs this, or somebody who says to be it."""
         if callers not in (Callers.UPSTREAM, Callers.SERVER) or not _claims_to_sign(request):
             return False
-        listing = (self.own if self.own and callers == Callers.SERVER else self.nodes).current()
+        listing = (self.own or self.nodes).current()
         return request.headers.get(agent.HEADER_NODE.lower(), "") == listing.server
 
     def _caller(self, request: Request, node: NodeId | None) -> Caller:
