@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,6 +191,37 @@ def test_another_content_is_not_kept_and_does_not_hold_up_others(
     above.instead = {}
     assert copies.round() == 1
     assert copies.kept() == [b"one", b"two"]
+
+
+def test_what_cannot_be_had_is_told_once_until_it_comes_or_fails_otherwise(
+    tmp_path: Path, above: Above, server: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "quarterdeck.relaying.resource_copies")
+    above.files, above.instead = {NEAR: [b"one", b"two"]}, {b"one": b"eno", b"two": b"owt"}
+    copies = Copies(tmp_path, server)
+
+    told = []
+    for instead in ({b"one": b"eno", b"two": b"owt"}, {b"one": b"eno"}, {b"one": b"far too long"}, {}, {}):
+        above.instead = instead
+        for _ in range(2):
+            copies.round()
+        told.append([record.levelname for record in caplog.records])
+        caplog.clear()
+
+    assert told == [["WARNING", "WARNING"], ["INFO"], ["WARNING"], ["INFO"], []]
+
+
+def test_what_nobody_needs_any_more_may_be_told_of_again(
+    tmp_path: Path, above: Above, server: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    above.instead = {b"one": b"eno"}
+    copies = Copies(tmp_path, server)
+
+    for files in ([b"one"], [], [b"one"]):
+        above.files = {NEAR: files}
+        copies.round()
+
+    assert len(caplog.records) == 2
 
 
 def test_a_full_disk_costs_what_does_not_fit_and_no_policy(tmp_path: Path, above: Above, server: Upstream) -> None:
