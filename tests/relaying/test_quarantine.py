@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quarterdeck.core.errors import NotFound
+from quarterdeck.core.errors import Conflict, NotFound
 from quarterdeck.formats import report_files
 from quarterdeck.relaying import failed_files, spool
 from quarterdeck.relaying.failed_files import FailedFiles
@@ -77,6 +77,23 @@ def test_a_file_is_tried_again_where_it_came_from(places: Places) -> None:
     assert (places.incoming / NAME).read_bytes() == b"content"
     assert names(places.failed.directory) == []
     assert places.quarantine.entries() == []
+
+
+def test_what_is_tried_again_replaces_nothing_that_waits(places: Places) -> None:
+    places.failed.put(NAME, b"old", "reason")
+    places.failed.put(f"2{NAME}", b"another", "reason")
+    (places.refused / "node.ocs").write_bytes(b"old")
+    for waiting in (places.incoming / NAME, places.inventories / "node.ocs.sign", places.inventories / "node.ocs"):
+        waiting.write_bytes(b"new")
+
+    for entry in places.quarantine.entries():
+        if entry.name in (NAME, "node.ocs"):
+            with pytest.raises(Conflict, match="newer"):
+                places.quarantine.retry(entry.id)
+    assert [entry.name for entry in places.quarantine.retry_all()] == [f"2{NAME}"]
+
+    assert (places.incoming / NAME).read_bytes() == (places.inventories / "node.ocs").read_bytes() == b"new"
+    assert {entry.name for entry in places.quarantine.entries()} == {NAME, "node.ocs"}
 
 
 def test_a_record_is_tried_again_at_the_end_of_its_spool(places: Places) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from quarterdeck.core.errors import Invalid, NotFound
+from quarterdeck.core.errors import Conflict, Invalid, NotFound
 from quarterdeck.formats import report_files
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.spool import Spool
@@ -43,7 +44,7 @@ class Place(Protocol):
         """What lies there."""
 
     def retry(self, entry: Entry) -> None:
-        """Put a thing back to where it came from. Raises FileNotFoundError, Unavailable."""
+        """Put a thing back to where it came from. Raises FileNotFoundError, Conflict, Unavailable."""
 
     def remove(self, entry: Entry) -> None:
         """Forget a thing."""
@@ -74,7 +75,7 @@ class Quarantine:
         return content[:HEAD_BYTES].decode("utf-8", errors="replace")
 
     def retry(self, entry_id: str) -> Entry:
-        """Put a thing back, so that it is tried again. Raises NotFound, Unavailable."""
+        """Put a thing back, so that it is tried again. Raises NotFound, Conflict, Unavailable."""
         place, entry = self._find(entry_id)
         try:
             place.retry(entry)
@@ -83,13 +84,14 @@ class Quarantine:
         return entry
 
     def retry_all(self) -> list[Entry]:
-        """Put back all that lies there now; what that was. Raises Unavailable."""
+        """Put back all that lies there now and that nothing is in the way of; what that was. Raises Unavailable."""
         tried = []
         for place in self._places:
             for entry in list(place.entries()):
-                with contextlib.suppress(FileNotFoundError):  # it went with another that it belongs to
-                    place.retry(entry)
-                tried.append(entry)
+                with contextlib.suppress(Conflict):
+                    with contextlib.suppress(FileNotFoundError):  # it went with another that it belongs to
+                        place.retry(entry)
+                    tried.append(entry)
         return tried
 
     def remove(self, entry_id: str) -> Entry:
@@ -138,10 +140,12 @@ class ReportFiles:
             )
 
     def retry(self, entry: Entry) -> None:
-        """Drop it again, and what belongs to it. Raises FileNotFoundError."""
+        """Drop it again, and what belongs to it. Raises FileNotFoundError, Conflict."""
         self._incoming.mkdir(mode=0o770, parents=True, exist_ok=True)
+        beside = list(self._beside(entry))
+        _require_free(self._incoming, [entry.name, *(called for _, called in beside)])
         self._failed.release(entry.path.name, self._incoming / entry.name)
-        for name, called in self._beside(entry):
+        for name, called in beside:
             with contextlib.suppress(FileNotFoundError):  # somebody else was faster
                 self._failed.release(name, self._incoming / called)
 
@@ -237,8 +241,10 @@ class Inventories:
                     yield Entry(_id(self._name, name), self._name, name, path, size, at, why)
 
     def retry(self, entry: Entry) -> None:
-        """Drop it again, its signature first. Raises FileNotFoundError."""
-        for path in (*self._signatures(entry.name), entry.path):
+        """Drop it again, its signature first. Raises FileNotFoundError, Conflict."""
+        paths = (*self._signatures(entry.name), entry.path)
+        _require_free(self._incoming, [path.name for path in paths])
+        for path in paths:
             path.rename(self._incoming / path.name)
 
     def remove(self, entry: Entry) -> None:
@@ -253,6 +259,13 @@ class Inventories:
     def _is_beside_inventory(self, name: str) -> bool:
         of = _SIGNATURE.sub("", name)
         return of != name and any((self._directory / f"{of}{more}").is_file() for more in ("", ".gz"))
+
+
+def _require_free(directory: Path, names: Sequence[str]) -> None:
+    """Raises Conflict when one of the names is taken: what waits there came later than what was set aside."""
+    for name in names:
+        if os.path.lexists(directory / name):
+            raise Conflict(f"A newer file called {name} waits to be taken; try this one again when that one has gone.")
 
 
 def _id(place: str, name: str) -> str:
