@@ -225,6 +225,25 @@ def test_a_file_that_was_replaced_while_it_was_taken_is_taken_again(incoming: Pa
     assert left(incoming) == []
 
 
+def test_a_file_that_was_replaced_while_it_was_refused_is_not_set_aside_for_it(incoming: Path, tmp_path: Path) -> None:
+    (incoming / name()).write_bytes(b"bad")
+    taking = Taking()
+
+    def consume(files: Sequence[Dropped]) -> list[Rejection]:
+        if files[0].content == b"bad":
+            (incoming / "new").write_bytes(b"good")
+            (incoming / "new").rename(incoming / name())
+        return taking(files)
+
+    directory = watching(incoming, consume)
+    directory.look()
+    directory.look()
+
+    assert [one.content for one in taking.files] == [b"good"]
+    assert left(incoming) == []
+    assert FailedFiles(tmp_path / "failed").names() == []
+
+
 def test_statement_60_what_is_old_goes_from_both_directories_and_what_is_young_stays(
     incoming: Path, tmp_path: Path
 ) -> None:

@@ -360,7 +360,8 @@ class DropDirectory:
             self._defer(dropped, verdict.reason)
         elif verdict is not None:
             self._rejected(dropped.name, verdict)
-            self._refuse(dropped.name, verdict)
+            if self._is_still_there(dropped):
+                self._refuse(dropped.name, verdict)
         else:
             self._remove(dropped)
 
@@ -376,13 +377,20 @@ class DropDirectory:
     def _remove(self, dropped: Dropped) -> None:
         path = self.directory / dropped.name
         try:
-            if path.lstat().st_ino == dropped.inode:  # else it was replaced meanwhile
+            if self._is_still_there(dropped):
                 path.unlink()
         except FileNotFoundError:
             return
         except OSError as error:
             log.error("The file %s was taken and cannot be removed: %s", path, error.strerror)  # noqa: TRY400  # no bug
             self._stuck.add((dropped.name, dropped.inode))
+
+    def _is_still_there(self, dropped: Dropped) -> bool:
+        """Whether nobody removed or replaced a file meanwhile; what came in its place is taken for itself."""
+        try:
+            return (self.directory / dropped.name).lstat().st_ino == dropped.inode
+        except FileNotFoundError:
+            return False
 
     def _refuse(self, name: str, rejection: Rejection) -> None:
         identity = report_files.queue_id(name)
