@@ -274,6 +274,9 @@ def test_two_relays_pass_policies_down_and_reports_up_and_the_shared_folder_too(
         folder = served.data / "shared-folder" / "tools"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "hello.sh").write_bytes(b"echo hello\n")
+        own = served.data / "share" / machine.node / "rules"
+        own.mkdir(parents=True)
+        (own / "file").write_bytes(b"for this one\n")
         served.settle()
 
         run = machine.run()
@@ -284,6 +287,9 @@ def test_two_relays_pass_policies_down_and_reports_up_and_the_shared_folder_too(
         mirrored = inner.data / "mirror" / "folder"
         assert eventually(lambda: list(mirrored.glob("trees/*/tools/hello.sh")) != [], PATIENCE_SECONDS)
         assert next(mirrored.glob("trees/*/tools/hello.sh")).read_bytes() == b"echo hello\n"
+        share, below_it = inner.data / "mirror" / "share", f"trees/*/{machine.node}/rules/file"
+        assert eventually(lambda: list(share.glob(below_it)) != [], PATIENCE_SECONDS), inner.log.read_text()
+        assert next(share.glob(below_it)).read_bytes() == b"for this one\n"
         refused = served.client.post(f"/rudder/api/latest/scaleoutrelay/demote/{inner.node}")
         assert "serves 1 nodes" in refused.json()["errorDetails"]
     finally:
