@@ -65,6 +65,17 @@ def downloads(link: Link) -> bytes:
     return into.getvalue()
 
 
+@pytest.mark.parametrize("time_told", [b"1" + b"0" * 400, b"-1", b'"noon"', b"true", b"1.5"])
+def test_a_time_that_is_none_is_not_learnt(above: Upstream, time_told: bytes) -> None:
+    link = above.link()
+    above.answer = lambda _: Said(401, b'{"code":"clock_skew","server_time":' + time_told + b"}")
+
+    assert link.ask("GET", "/x").status == 401
+
+    above.answer = by_its_clock(0, told_in_json)
+    assert link.ask("GET", "/x").body == b"here"
+
+
 @pytest.mark.parametrize("ahead", [3600, -3600])
 @pytest.mark.parametrize("refuse", [told_in_json, told_in_a_header])
 @pytest.mark.parametrize("act", [asks, downloads])

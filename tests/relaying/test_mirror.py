@@ -22,9 +22,13 @@ from quarterdeck.core.ids import ROOT, NodeId
 from quarterdeck.formats import agent, relay_documents
 from quarterdeck.formats.relay_documents import NodeEntry, NodesDocument, ServerEntry
 from quarterdeck.relaying.addresses import Addresses
+from quarterdeck.relaying.agent_copies import AgentCopy
 from quarterdeck.relaying.copies import NodesCopy, PolicyCopies, document_below
 from quarterdeck.relaying.folder_copies import FolderCopy
 from quarterdeck.relaying.folder_trees import FolderTree
+from quarterdeck.relaying.mirror import Mirror
+from quarterdeck.relaying.nodes_list import Listing, NodesList
+from quarterdeck.relaying.resource_copies import ResourceCopies
 from quarterdeck.relaying.shared_folder import SharedFolder
 
 NODE = NodeId("1b000000-0000-4000-8000-000000000001")
@@ -339,6 +343,41 @@ def test_a_node_without_a_policy_is_told_so(tmp_path: Path, above: Upstream) -> 
 
     with pytest.raises(NotAccepted):
         PolicyCopies(tmp_path, above.link()).fetch(NODE)
+
+
+# -- rounds --------------------------------------------------------------------------------------
+
+
+def test_a_fault_that_nobody_foresaw_ends_no_rounds_and_holds_up_no_other_part(
+    tmp_path: Path, above: Upstream, folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.files = {"a": b"content"}
+    copies, link = PolicyCopies(tmp_path, above.link()), above.link()
+    shared = FolderCopy(tmp_path / "folder", link)
+
+    def load() -> Listing:
+        raise RecursionError("nobody foresaw this")
+
+    nodes = NodesCopy(path=tmp_path / "nodes.json", me=RELAY, link=link, address="")
+    mirror = Mirror(
+        copy=nodes,
+        nodes=NodesList(load),
+        policies=copies,
+        resources=ResourceCopies(tmp_path / "resources", copies, mirrored=link, for_nodes=link),
+        folder=shared,
+        share=FolderCopy(tmp_path / "share", link),
+        agent=AgentCopy(tmp_path / "agent", link, "", lambda: b""),
+        seconds=60,
+    )
+    document = relay_documents.encode(NodesDocument(server=ServerEntry(id=ROOT, keys=()), nodes={}))
+    above.answer = lambda asked: (
+        conditional(asked, document) if asked.target == relay_documents.PATH_NODES else folder.answer(asked)
+    )
+
+    assert not mirror.round()
+
+    assert "nobody foresaw this" in caplog.text
+    assert served(shared) == {"a": b"content"}
 
 
 # -- the nodes list ------------------------------------------------------------------------------

@@ -82,9 +82,7 @@ class Told:
             return None
         found = self._document()
         told = found.get("server_time") if found.get("code") == "clock_skew" else None
-        if isinstance(told, int):
-            return told
-        text = self.headers.get(agent.HEADER_TIME.lower(), "")
+        text = str(told) if told is not None else self.headers.get(agent.HEADER_TIME.lower(), "")
         return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS_OF_TIME else None
 
     def _document(self) -> dict[str, object]:

@@ -115,4 +115,8 @@ class Mirror:
                 log.warning("What is mirrored stays as it is: %s", error)
                 self._complained = True
             return False
+        except Exception:
+            # Whatever it is, this thread must not end silently while the rest looks healthy.
+            log.exception("What is mirrored stays as it is")
+            return False
         return True

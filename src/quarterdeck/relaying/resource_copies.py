@@ -76,7 +76,7 @@ class ResourceCopies:
         """The same for a relay: one that the policy of some node below it names."""
         some = list(nodes)
         # What was read lately answers mostly; only then are all policies read anew.
-        lately = (self._named[node][1].get(digest) for node in some if node in self._named)
+        lately = (read[1].get(digest) for node in some if (read := self._named.get(node)) is not None)
         anew = (self._names(node, self._policies.kept(node)).get(digest) for node in some)
         return self._open(digest, next((size for size in itertools.chain(lately, anew) if size is not None), None))
 
