@@ -27,7 +27,8 @@ MOST_WAIT_SECONDS = 3600
 _FIELDS = {"audit": "audit", "compliance": "compliance", "conditions": "conditions", "wait-seconds": "wait_seconds"}
 _PERCENT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,5})?")
 _SECONDS = re.compile(r"[0-9]{1,4}")
-_WORDS = {"": False, "false": False, "true": True}
+#: As job documents have flags.
+_WORDS = {"": False, "false": False, "no": False, "off": False, "true": True, "yes": True, "on": True}
 #: Worst first.
 _NAMES = {
     Status.BAD_POLICY_MODE: "wrong policy mode",
@@ -64,7 +65,9 @@ def step(configuration: Mapping[str, str]) -> ApplyPolicies:
             raise Invalid(f"{TYPE} knows no '{key[:40]}': its configuration has {', '.join(_FIELDS)}")
     given = {_FIELDS[key]: value for key, value in configuration.items()}
     audit = given.get("audit", "")
-    return ApplyPolicies(**{**given, "audit": audit.lower() if audit.lower() in _WORDS else audit})
+    if audit and audit.lower() in _WORDS:
+        given["audit"] = "true" if _WORDS[audit.lower()] else "false"
+    return ApplyPolicies(**given)
 
 
 def configuration(given: ApplyPolicies) -> dict[str, str]:
