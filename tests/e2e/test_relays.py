@@ -291,7 +291,11 @@ def test_two_relays_pass_policies_down_and_reports_up_and_the_shared_folder_too(
         assert eventually(lambda: list(share.glob(below_it)) != [], PATIENCE_SECONDS), inner.log.read_text()
         assert next(share.glob(below_it)).read_bytes() == b"for this one\n"
         refused = served.client.post(f"/rudder/api/latest/scaleoutrelay/demote/{inner.node}")
-        assert "serves 1 nodes" in refused.json()["errorDetails"]
+        assert "serves 1 node:" in refused.json()["errorDetails"]
+        told = {one["id"]: one for one in served.native("GET", "/relays")}
+        assert (told[inner.node]["policyServerId"], told[inner.node]["address"]) == (relay.node, inner.url)
+        assert told[inner.node]["nodes"] == told[inner.node]["nodesBelow"] == 1
+        assert told[inner.node]["waitingFiles"] is not None
     finally:
         inner.end()
 

@@ -26,6 +26,7 @@ from quarterdeck.cli.jobs import jobs
 from quarterdeck.cli.nodes import nodes
 from quarterdeck.cli.projects import history, projects
 from quarterdeck.cli.quarantine import quarantine
+from quarterdeck.cli.relays import relays
 from quarterdeck.cli.run import run
 from quarterdeck.cli.secrets import secrets
 from quarterdeck.cli.techniques import techniques
@@ -42,7 +43,7 @@ def cli() -> None:
 
 
 for _command in (
-    *(nodes, groups, techniques, directives, rules, compliance, tokens),
+    *(nodes, relays, groups, techniques, directives, rules, compliance, tokens),
     *(run, jobs, executions, history, projects, host_keys, secrets, workers, quarantine),
 ):
     cli.add_command(_command)

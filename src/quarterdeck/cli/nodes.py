@@ -123,7 +123,7 @@ def _line(node: dict[str, Any]) -> tuple[str, ...]:
 def show_node(node: str, include: str, as_json: bool) -> None:
     """Show one node, named by its id or its host name."""
     server = connection.current()
-    found = connection.rudder(server, "GET", f"/nodes/{_id(server, node)}", params={"include": include})["nodes"][0]
+    found = connection.rudder(server, "GET", f"/nodes/{path_id(server, node)}", params={"include": include})["nodes"][0]
     if as_json:
         display.as_json(found)
         return
@@ -134,8 +134,8 @@ def show_node(node: str, include: str, as_json: bool) -> None:
     display.table(("FIELD", "VALUE"), lines, empty="")
 
 
-def _id(server: Server, name: str) -> str:
-    """The id of the only accepted node with this host name; the text itself where there is none."""
+def path_id(server: Server, name: str) -> str:
+    """The id of the only accepted node with this host name, for a path; the text itself where there is none."""
     criterion = {"objectType": "node", "attribute": "nodeHostname", "comparator": "eq", "value": name}
     where = {"where": json.dumps([criterion]), "include": "minimal"}
     found = connection.rudder(server, "GET", "/nodes", params=where)["nodes"]

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from quarterdeck import __version__
 from quarterdeck.core.errors import Conflict, QuarterdeckError, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.daemon import config as settings
@@ -44,8 +45,9 @@ from quarterdeck.dialects.relay import callers, policies, version
 from quarterdeck.dialects.relay.callers import Door
 from quarterdeck.dialects.relay.dialect import RelayEdge
 from quarterdeck.dialects.relay.parts import Parts
-from quarterdeck.formats import agent_client, agent_file
+from quarterdeck.formats import agent_client, agent_file, relay_states
 from quarterdeck.formats.agent_client import AgentError, Identity, NotEnrolled
+from quarterdeck.formats.relay_states import State, Told
 from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying import folder_copies, kept_files
 from quarterdeck.relaying.addresses import Addresses
@@ -58,7 +60,7 @@ from quarterdeck.relaying.folder_copies import FolderCopy
 from quarterdeck.relaying.folder_trees import FolderTree
 from quarterdeck.relaying.forwarding import Forwarder
 from quarterdeck.relaying.links import Link, Signer, Times
-from quarterdeck.relaying.metrics import Metrics
+from quarterdeck.relaying.metrics import Metrics, queued
 from quarterdeck.relaying.mirror import Mirror
 from quarterdeck.relaying.node_commands import NodeCommands
 from quarterdeck.relaying.nodes_list import NodesList
@@ -285,6 +287,7 @@ def assemble(config: Config, known: Identity, reload: Callable[[], None] = lambd
     spool = data / "spool" / "parcels"
     counters, ways = Counters(), genuine_files.ways(config)
     queues = {"parcels": spool, **{way.name: way.incoming for way in ways}}
+    copy.state = lambda: _state(queues.values(), addresses)
     waiting, carrying = WaitingAgents(), WaitingCommands()
     metrics = Metrics(nodes, queues, counted=counters.snapshot, waiting=lambda: waiting.count, commands=carrying)
     carriers = genuine_files.carriers(
@@ -340,6 +343,13 @@ def assemble(config: Config, known: Identity, reload: Callable[[], None] = lambd
         carriers=carriers,
         links=tuple(links),
     )
+
+
+def _state(queues: Iterable[Path], addresses: Addresses) -> str:
+    """What this relay says of itself, and of those below it, whenever it asks for its nodes list."""
+    waiting, oldest = queued(queues, time.time())
+    state = State(version=__version__, waiting=waiting, oldest=round(oldest, 1))
+    return relay_states.written(Told(state, addresses.contacts.below(addresses.of)))
 
 
 def _relay_edge(

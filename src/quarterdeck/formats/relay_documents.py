@@ -29,6 +29,8 @@ PATH_RESOURCES = agent.PATH_PREFIX + "/relay/resources"
 HEADER_VOUCHER = "Quarterdeck-Relay"
 #: With the request for the nodes list: where the server above reaches this relay.
 HEADER_ADDRESS = "Quarterdeck-Relay-Address"
+#: With the same: what `relay_states.py` writes.
+HEADER_STATE = "Quarterdeck-Relay-State"
 #: The longest batch of parcels, in bytes: a full spool file, and the longest parcel behind it.
 MAX_BATCH_BYTES = 64 * 1024 * 1024
 

@@ -15,6 +15,7 @@ import msgspec
 
 from quarterdeck.core.ids import NodeId
 from quarterdeck.relaying import kept_files
+from quarterdeck.relaying.contacts import Contacts
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +23,10 @@ _LONGEST = 300
 
 
 class Addresses:
-    """The addresses kept in one file. Safe for threads."""
+    """The addresses kept in one file, and beside it when each relay was heard of. Safe for threads."""
 
     def __init__(self, path: Path) -> None:
+        self.contacts = Contacts(path.with_name("relay-contacts.json"))
         self._path = path
         self._lock = threading.Lock()
         self._known = _read(path)
@@ -33,8 +35,9 @@ class Addresses:
         """Where a relay is reached, https://HOST:PORT; None when it never said."""
         return self._known.get(relay)
 
-    def learn(self, relay: NodeId, address: str) -> None:
-        """Keep what a relay says, when it can be meant so."""
+    def learn(self, relay: NodeId, address: str, state: str = "") -> None:
+        """Keep what a relay says, when it can be meant so: where it is reached, and in which state it is."""
+        self.contacts.hear(relay, state)
         if self._known.get(relay) == address or not _is_usable(address):
             return
         with self._lock:

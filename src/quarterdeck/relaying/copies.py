@@ -7,7 +7,7 @@ Policies are signed by the root, so a relay can keep them and not change them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -30,12 +30,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class NodesCopy:
-    """The nodes list of a relay. `address` is where it says it is reached itself."""
+    """The nodes list of a relay. `address` is where it says it is reached itself, `state` what it says of itself."""
 
     path: Path
     me: NodeId
     link: Link
     address: str
+    state: Callable[[], str] = str
 
     def load(self) -> Listing:
         """The list as it was fetched last; empty before that. Raises Invalid."""
@@ -56,7 +57,7 @@ class NodesCopy:
     def refresh(self) -> bool:
         """Fetch the list if it changed; whether it did. Raises Unavailable."""
         known = kept_files.content(self.path)
-        headers = {relay_documents.HEADER_ADDRESS: self.address}
+        headers = {relay_documents.HEADER_ADDRESS: self.address, relay_documents.HEADER_STATE: self.state()}
         body = fetched(self.link, relay_documents.PATH_NODES, known, headers)
         if body is None:
             return False

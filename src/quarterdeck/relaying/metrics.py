@@ -144,6 +144,13 @@ class _Queues(Collector):
         return (files, size, oldest)
 
 
+def queued(queues: Iterable[Path], now: float) -> tuple[int, float]:
+    """How many files wait in some queues together, and for how many seconds the one that has waited longest."""
+    found = [_waiting(directory) for directory in queues]
+    since = [oldest for _, _, oldest in found if oldest is not None]
+    return sum(count for count, _, _ in found), max(0.0, now - min(since)) if since else 0.0
+
+
 #: How the spool's locks are called, and what is written under a passing name.
 _NOT_WAITING = (".lock", ".tmp")
 

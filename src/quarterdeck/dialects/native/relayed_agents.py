@@ -250,7 +250,7 @@ def list_relay_nodes(parts: Parts, request: Request) -> Answer:
     listing, relay = parts.relay(signed_requests.read(request))
     address = request.headers.get(relay_documents.HEADER_ADDRESS.lower(), "")
     if address:
-        parts.addresses.learn(relay, address)
+        parts.addresses.learn(relay, address, request.headers.get(relay_documents.HEADER_STATE.lower(), ""))
     document = copies.document_below(listing, relay, parts.certificate)
     return relay_answers.tagged(request, relay_documents.encode(document))
 

@@ -24,7 +24,7 @@ def list_relay_nodes(ctx: Context, request: Request) -> Answer:
     relay = relays.admit(ctx, known.gate, signed_requests.read(request))
     address = request.headers.get(relay_documents.HEADER_ADDRESS.lower(), "")
     if address and known.addresses is not None:
-        known.addresses.learn(relay, address)
+        known.addresses.learn(relay, address, request.headers.get(relay_documents.HEADER_STATE.lower(), ""))
     return relay_answers.tagged(
         request, relay_documents.encode(relays.document_for(ctx, relay, known.signing_key.public_pem))
     )
