@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A spool on disk: records are acknowledged when they are durable, and drained later, by whichever process drains.
 
-Threads that append at the same time share one fsync: whoever comes first writes for all that wait, at the end of one
-open file. The drain takes a file away from its writer (a lock on the file keeps the two apart), and removes it when
-what was in it is committed; after a kill in between it is drained again, so whoever takes records must not mind seeing
-one twice. What can never be taken is set aside with the reason. No SQL here, and nothing about what a record means.
+Threads that append at the same time share one fsync, at the end of one open file. The drain takes a file away from its
+writer (a lock on the file keeps the two apart), and removes it when what was in it is committed; after a kill in
+between it is drained again, so whoever takes records must not mind seeing one twice. What can never be taken is set
+aside with the reason. No SQL here, and nothing about what a record means.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from quarterdeck.core.errors import Unavailable
+from quarterdeck.relaying.group_syncs import GroupSync
 from quarterdeck.relaying.kept_files import sync_directory
 
 log = logging.getLogger(__name__)
@@ -42,13 +42,6 @@ MAX_QUARANTINED_BYTES = 256 * 1024 * 1024
 MAX_SEGMENT_BYTES = 16 * 1024 * 1024
 
 
-@dataclass(slots=True)
-class _Waiting:
-    records: Sequence[bytes]
-    done: bool = False
-    error: OSError | None = None
-
-
 class Spool:
     """The writing side. One per process and directory."""
 
@@ -58,9 +51,7 @@ class Spool:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._reserve = reserve_bytes
         self._numbers = itertools.count()
-        self._queue: list[_Waiting] = []
-        self._queueing = threading.Lock()
-        self._writing = threading.Lock()
+        self._writing = GroupSync(self._write_all)
         self._segment: _Segment | None = None
 
     def append(self, record: bytes) -> None:
@@ -69,28 +60,15 @@ class Spool:
 
     def append_all(self, records: Sequence[bytes]) -> None:
         """Keep some records, all in one file; durable when this returns. Raises Unavailable."""
-        mine = _Waiting(records)
-        with self._queueing:
-            self._queue.append(mine)
-        with self._writing:
-            if not mine.done:
-                self._write_all()
-        if mine.error is not None:
-            raise Unavailable("The report could not be kept on disk.", detail=str(mine.error)) from mine.error
-
-    def _write_all(self) -> None:
-        with self._queueing:
-            group, self._queue = self._queue, []
-        error: OSError | None = None
         try:
-            records = [record for one in group for record in one.records]
-            self._check_room(sum(map(len, records)))
-            self._write(records)
-        except OSError as problem:
-            error = problem
-        for one in group:
-            one.error = error
-            one.done = True
+            self._writing.take(records)
+        except OSError as error:
+            raise Unavailable("The report could not be kept on disk.", detail=str(error)) from error
+
+    def _write_all(self, batches: Sequence[Sequence[bytes]]) -> None:
+        records = [record for batch in batches for record in batch]
+        self._check_room(sum(map(len, records)))
+        self._write(records)
 
     def _check_room(self, size: int) -> None:
         found = os.statvfs(self.directory)

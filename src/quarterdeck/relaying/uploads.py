@@ -9,15 +9,28 @@ import hmac
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from quarterdeck.core.errors import Invalid, Unavailable
 from quarterdeck.relaying.drop_directory import UPLOADING, Rules
+from quarterdeck.relaying.group_syncs import GroupSync
 from quarterdeck.relaying.kept_files import sync_directory
 
 RESERVE_BYTES = 256 * 1024 * 1024
 _SCHEME = "basic "
+
+
+@dataclass(slots=True)
+class _Upload:
+    """A file whose content is on disk, and which has no name yet; then, what came of that."""
+
+    temporary: Path
+    path: Path
+    is_new: bool = False
+    fault: OSError | None = None
 
 
 class Uploads:
@@ -28,6 +41,7 @@ class Uploads:
         self.directory = directory
         self.rules = rules
         self._reserve = reserve_bytes
+        self._naming = GroupSync(self._name_all)
 
     def keep(self, name: str, content: IO[bytes]) -> bool:
         """Keep an upload, there whole or not at all, and durable when this returns. Whether the name is new.
@@ -48,19 +62,30 @@ class Uploads:
         if found.f_bavail * found.f_frsize < self._reserve:
             message = f"less than {self._reserve} bytes are free below {self.directory}"
             raise OSError(message)
-        path, temporary = self.directory / name, self.directory / f"{UPLOADING}{secrets.token_hex(8)}"
+        upload = _Upload(self.directory / f"{UPLOADING}{secrets.token_hex(8)}", self.directory / name)
         try:
-            with temporary.open("xb") as file:
+            with upload.temporary.open("xb") as file:
                 shutil.copyfileobj(content, file)
                 file.flush()
-                os.fdatasync(file.fileno())
-            new = not os.path.lexists(path)
-            temporary.rename(path)
+                os.fdatasync(file.fileno())  # the kernel makes one sync of those that threads ask for together
+            self._naming.take(upload)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            upload.temporary.unlink(missing_ok=True)
             raise
+        if upload.fault is not None:
+            upload.temporary.unlink(missing_ok=True)
+            raise upload.fault
+        return upload.is_new
+
+    def _name_all(self, uploads: Sequence[_Upload]) -> None:
+        """Give files their names, durably."""
+        for one in uploads:
+            try:
+                one.is_new = not os.path.lexists(one.path)
+                one.temporary.rename(one.path)
+            except OSError as error:
+                one.fault = error
         sync_directory(self.directory)
-        return new
 
 
 def is_let_in(authorization: str, user: str, password: str) -> bool:
