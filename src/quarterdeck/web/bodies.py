@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -67,39 +68,59 @@ async def read(receive: Receive, request: Request, limit: int, space: Callable[[
 async def read_to_disk(receive: Receive, request: Request, limit: int, directory: Path | None) -> IO[bytes]:
     """The whole body as a nameless file at its beginning; sets `request.body_digest`. Raises TooLarge or Invalid.
 
-    The file lies in `directory`, which should not be in memory; memory takes a piece of it, however long it is.
+    The file lies in `directory`, which should not be in memory; memory takes a piece of it, however long it is. Short
+    bodies stay in memory: a thread and a file cost more than they do.
     """
-    file = await anyio.to_thread.run_sync(_nameless, directory)
-    digest, waiting = hashlib.sha256(), bytearray()
-
-    def put_down() -> None:
-        digest.update(waiting)
-        try:
-            file.write(waiting)
-        except OSError as error:
-            raise Unavailable("What was sent could not be kept on disk.", detail=str(error)) from error
-        waiting.clear()
-
+    body = _Body(directory)
     try:
         with _in_time(request, limit):
             async for piece in _pieces(receive, limit):
-                waiting += piece
-                if len(waiting) >= _DISK_PIECE:
-                    await anyio.to_thread.run_sync(put_down)
-        await anyio.to_thread.run_sync(put_down)
-        file.seek(0)
+                body.waiting += piece
+                if len(body.waiting) >= _DISK_PIECE:
+                    await anyio.to_thread.run_sync(body.put_down)
+        if body.file is not None or len(body.waiting) > _SHORT_BODY:
+            await anyio.to_thread.run_sync(body.put_down)
     except BaseException:
-        file.close()
+        body.close()
         raise
-    request.body_digest = digest.hexdigest()
-    return file
+    return body.whole(request)
 
 
-def _nameless(directory: Path | None) -> IO[bytes]:
-    try:
-        return tempfile.TemporaryFile(dir=directory, buffering=0)
-    except OSError as error:
-        raise Unavailable("What was sent could not be kept on disk.", detail=str(error)) from error
+class _Body:
+    """A body that is being read: what is on disk of it, and what follows that and waits."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._directory = directory
+        self._digest = hashlib.sha256()
+        self.file: IO[bytes] | None = None
+        self.waiting = bytearray()
+
+    def put_down(self) -> None:
+        """Write what waits. Blocks; raises Unavailable."""
+        try:
+            if self.file is None:
+                self.file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115  # closed by others
+            with memoryview(self.waiting) as left:
+                written = 0
+                while written < len(left):  # a disk that becomes full takes a part first
+                    written += self.file.write(left[written:])
+        except OSError as error:
+            raise Unavailable("What was sent could not be kept on disk.", detail=str(error)) from error
+        self._digest.update(self.waiting)
+        self.waiting.clear()
+
+    def whole(self, request: Request) -> IO[bytes]:
+        """All of it, at its beginning."""
+        self._digest.update(self.waiting)
+        request.body_digest = self._digest.hexdigest()
+        if self.file is None:
+            return io.BytesIO(self.waiting)
+        self.file.seek(0)
+        return self.file
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
 
 
 @contextmanager
