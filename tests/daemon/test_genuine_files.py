@@ -386,6 +386,39 @@ def test_files_that_the_server_above_never_digests_do_not_keep_the_others(
     assert way.counted() == {"reports.forward_ok": 20}
 
 
+def test_a_new_file_does_not_wait_for_one_that_is_never_digested(
+    above: Upstream, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pauses, "FIRST_SECONDS", 60.0)
+    above.answer = lambda asked: Said(500 if b"poison" in asked.body else 201)
+    way.drop("run-logs", name(0), b"poison")
+
+    with running(way.carriers["run-logs"]):
+        assert eventually(lambda: len(above.asked) == 1, 10)
+        time.sleep(0.3)
+        way.drop("run-logs", name(1), b"good")
+        began = time.monotonic()
+        assert eventually(lambda: way.left("run-logs") == [name(0)], 10)
+        took = time.monotonic() - began
+
+    assert took < 1.2
+    assert len(above.asked) == 2
+
+
+def test_what_tells_of_the_way_holds_up_all(above: Upstream, way: Way) -> None:
+    for number, status in enumerate((401, 503)):
+        above.answer = lambda _, status=status: Said(status)  # type: ignore[misc]  # its default is no argument
+        way.drop("run-logs", name(number))
+        with pytest.raises(Unavailable) as told:
+            way.carriers["run-logs"].look()
+        assert not isinstance(told.value, drop_directory.FilesWait)
+    way.above.links[0].url = f"http://127.0.0.1:{free_port()}"
+    way.drop("run-logs", name(2))
+    with pytest.raises(Unavailable) as told:
+        way.carriers["run-logs"].look()
+    assert not isinstance(told.value, drop_directory.FilesWait)
+
+
 def test_never_more_than_a_few_go_at_the_same_time(above: Upstream, tmp_path: Path) -> None:
     way = Way(tmp_path, above, upstream_url=above.url)
     lock, now, most = threading.Lock(), 0, 0
@@ -438,6 +471,23 @@ def test_many_that_wait_go_up_as_they_came_with_one_request(above: Upstream, way
     assert {(slip.kind, slip.node) for slip, _ in brought(asked)} == {("run-log", NODE)}
     assert way.left("run-logs") == []
     assert way.counted() == {"reports.forward_ok": 50}
+
+
+def test_many_are_as_old_as_the_clock_above_says_when_ours_is_off(above: Upstream, way: Way) -> None:
+    hour = 3600
+
+    def answer(asked: Asked) -> Said:
+        late = abs(int(asked.headers[agent.HEADER_TIME.lower()]) - time.time() - hour) > 300
+        return Said(401, b"", {agent.HEADER_TIME: str(int(time.time()) + hour)}) if late else taking()(asked)
+
+    above.answer = answer
+    for part in range(2):  # with the first it hears what time it is
+        began = time.time()
+        for number in range(20):
+            way.drop("run-logs", name(20 * part + number))
+        assert way.carriers["run-logs"].look() == 20
+
+    assert all(-5 < slip.at - hour - began < 5 for slip, _ in brought(above.asked[-1]))
 
 
 def test_of_many_each_is_set_aside_for_its_own_reason(above: Upstream, way: Way) -> None:

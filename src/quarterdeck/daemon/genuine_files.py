@@ -161,7 +161,7 @@ def _carrier(
         arrived=arrived,
     )
     if way.holds_reports and not foreign:
-        consume = RunLogBatches(ask=link.ask, check=check, alone=consume, arrived=arrived)
+        consume = RunLogBatches(ask=link.ask, check=check, alone=consume, times=link.times, arrived=arrived)
         most = run_log_batches.BATCH_FILES
     return DropDirectory(
         way.incoming,

@@ -19,7 +19,7 @@ from quarterdeck.formats.relay_documents import Slip
 from quarterdeck.relaying import forwarding
 from quarterdeck.relaying.drop_directory import Consume, Dropped, Later
 from quarterdeck.relaying.file_forwarding import Check
-from quarterdeck.relaying.links import Told
+from quarterdeck.relaying.links import Times, Told
 from quarterdeck.relaying.spool import Rejection
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,14 @@ class Ask(Protocol):
 class RunLogBatches:
     """Consumes what a drop directory hands over, a few with `alone`.
 
-    `arrived` is called for each file that got there with others, with its name.
+    `times` is the clock of the server above: files tell their age by ours. `arrived` is called for each file that got
+    there with others, with its name.
     """
 
     ask: Ask
     check: Check
     alone: Consume
+    times: Times
     arrived: Callable[[str], None] = lambda _: None
 
     def __call__(self, files: Sequence[Dropped]) -> Sequence[Rejection | Later]:
@@ -66,7 +68,7 @@ class RunLogBatches:
         return verdicts
 
     def _carry(self, files: Sequence[Dropped]) -> Sequence[Rejection | Later]:
-        body = relay_documents.pack_batch([_record(one) for one in files])
+        body = relay_documents.pack_batch([_record(one, self.times.ahead) for one in files])
         told = self.ask("POST", relay_documents.PATH_PARCELS, body, {"Content-Type": "application/octet-stream"})
         if told.status == _UNAVAILABLE:
             raise Unavailable(told.message)
@@ -93,8 +95,8 @@ class RunLogBatches:
                 self.arrived(file.name)
 
 
-def _record(file: Dropped) -> bytes:
-    slip = Slip("run-log", report_files.node_of(file.name), file.at, file.name)
+def _record(file: Dropped, ahead: int) -> bytes:
+    slip = Slip("run-log", report_files.node_of(file.name), file.at + ahead, file.name)
     try:
         return relay_documents.pack_slip(slip, file.content)
     except UnicodeEncodeError as error:
