@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from quarterdeck.core.errors import Unavailable
-from quarterdeck.relaying import drop_directory
+from quarterdeck.relaying import drop_directory, pauses
 from quarterdeck.relaying.counters import Counters
-from quarterdeck.relaying.drop_directory import Consume, DropDirectory, Dropped
+from quarterdeck.relaying.drop_directory import Consume, DropDirectory, Dropped, FilesWait, Later
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.spool import Rejection
 
@@ -205,6 +205,92 @@ def test_files_stay_while_nobody_takes_them_and_go_on_afterwards(incoming: Path,
 
     assert taking.names == [name()]
     assert not (tmp_path / "failed").exists()
+
+
+class Choosing:
+    """A consumer that takes nothing that is spoilt now, and remembers what it was given, in portions."""
+
+    def __init__(self, *, way: bool = False) -> None:
+        self.way = way
+        self.portions: list[list[str]] = []
+
+    def __call__(self, files: Sequence[Dropped]) -> list[Later]:
+        self.portions.append([one.name for one in files])
+        return [Later(at, "not now", self.way) for at, one in enumerate(files) if one.content == b"spoilt"]
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed is tried again in half a minute at the earliest."""
+    monkeypatch.setattr(pauses, "FIRST_SECONDS", 60.0)
+
+
+def test_a_new_file_is_tried_within_a_second_while_others_always_fail(incoming: Path, patient: None) -> None:
+    choosing = Choosing()
+    for number in range(3):
+        (incoming / name(number)).write_bytes(b"spoilt")
+
+    with running(watching(incoming, choosing)):
+        soon(lambda: bool(choosing.portions))
+        time.sleep(0.1)
+        (incoming / name(3)).write_bytes(b"spoilt")
+        soon(lambda: [name(3)] in choosing.portions)
+        (incoming / name(4)).write_bytes(b"good")
+        took = soon(lambda: name(4) not in left(incoming))
+
+    assert took < 1.2
+    assert choosing.portions == [[name(0), name(1), name(2)], [name(3)], [name(4)]]
+    assert left(incoming) == [name(number) for number in range(4)]
+
+
+def test_what_failed_before_says_nothing_of_the_way_and_what_is_new_does(
+    incoming: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choosing = Choosing(way=True)
+    directory = watching(incoming, choosing)
+    monkeypatch.setattr(pauses, "LONGEST_SECONDS", 0.02)
+    (incoming / name(0)).write_bytes(b"spoilt")
+
+    with pytest.raises(Unavailable) as first:
+        directory.look()
+    time.sleep(0.05)
+    with pytest.raises(FilesWait):
+        directory.look()
+    (incoming / name(1)).write_bytes(b"good")
+    monkeypatch.setattr(pauses, "LONGEST_SECONDS", 60.0)
+    with_new = directory.look()
+
+    assert not isinstance(first.value, FilesWait)
+    assert with_new == 1
+    assert left(incoming) == [name(0)]
+
+
+def test_while_the_way_is_down_new_files_wait_until_its_pause_ends(incoming: Path, patient: None) -> None:
+    choosing = Choosing(way=True)
+    (incoming / name(0)).write_bytes(b"spoilt")
+
+    with running(watching(incoming, choosing)):
+        soon(lambda: bool(choosing.portions))
+        (incoming / name(1)).write_bytes(b"good")
+        time.sleep(1.0)
+
+    assert choosing.portions == [[name(0)]]
+
+
+def test_where_nothing_is_taken_few_are_tried_at_a_time_until_something_is(incoming: Path, patient: None) -> None:
+    choosing = Choosing()
+    directory = watching(incoming, choosing, max_files=20)
+    for number in range(50):
+        (incoming / name(number)).write_bytes(b"spoilt" if number < 28 else b"good")
+
+    for _ in range(2):
+        with pytest.raises(FilesWait):
+            directory.look()
+    taken = directory.look()
+
+    assert [len(portion) for portion in choosing.portions] == [20, 8, 8, 14]
+    assert taken == 22
+    assert len({one for portion in choosing.portions for one in portion}) == 50
 
 
 def test_a_file_that_was_replaced_while_it_was_taken_is_taken_again(incoming: Path) -> None:

@@ -4,7 +4,7 @@
 Where to is the consumer's business: the server keeps them, a relay passes them on. A file goes when that is done, so
 after a kill it may be handed over twice. What can never be taken is set aside with the reason; what has another
 ending, or is hidden, is none of ours and lies until it is old. Files that belong together are handed over together.
-Nothing that lies there keeps others waiting.
+Nothing that lies there keeps others waiting: while what failed waits for its next try, what is new has its first one.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ _TICK_SECONDS = 2.0
 #: A file whose counterpart is not there goes alone after so long.
 _TOGETHER_SECONDS = 60.0
 _MAX_FILES = 200
+#: Handed over at a time after nothing was taken, until something is.
+_TRIAL_FILES = 8
+_TRIAL_SECONDS = 0.5
 _MAX_BYTES = 16 * 1024 * 1024
 
 
@@ -91,10 +94,14 @@ INVENTORIES = Rules(
 
 
 class Later(NamedTuple):
-    """A file, by its position in a batch, that could not be taken now, while others perhaps could."""
+    """A file, by its position in a batch, that could not be taken now, while others perhaps could.
+
+    `way`: that seems to be for the way it takes, so that others would not be luckier.
+    """
 
     position: int
     reason: str
+    way: bool = False
 
 
 #: Gets some files; returns when all are safe elsewhere, but for those that can never be, or not now.
@@ -102,6 +109,10 @@ class Later(NamedTuple):
 Consume = Callable[[Sequence[Dropped]], Sequence[Rejection | Later]]
 #: Called for a file that the consumer did not take for good, by its name.
 Rejected = Callable[[str, Rejection], None]
+
+
+class FilesWait(Unavailable):
+    """None of some files could be taken, which says nothing of files that were never tried."""
 
 
 class _Deferral(NamedTuple):
@@ -136,6 +147,8 @@ class DropDirectory:
         self._max_files = max_files or _MAX_FILES
         #: (name, inode) -> when it is tried again
         self._deferred: dict[tuple[str, int], _Deferral] = {}
+        #: until when none of those is tried again, monotonic, and how often that was so since something was taken
+        self._held_until, self._holds = 0.0, 0
         #: files that are done, and that something keeps from being removed: (name, inode)
         self._stuck: set[tuple[str, int]] = set()
         self._seen = -1
@@ -165,9 +178,13 @@ class DropDirectory:
                 if time.monotonic() >= next_expiry:
                     self.expire()
                     next_expiry = time.monotonic() + _EXPIRY_SECONDS
-                if self._changed():
-                    self.look(stop)
-                failures = 0
+                if self._changed() and self.look(stop):
+                    failures = 0
+            except FilesWait as error:
+                log.warning("Files wait in %s: %s", self.directory, error)
+                self._counters.failed_for_now()
+                self._look_again = True  # for those that were never tried
+                stop.wait(_TRIAL_SECONDS)
             except Exception as error:
                 # Nothing may end this silently; what is expected is told in a line.
                 known = isinstance(error, Unavailable | OSError)
@@ -188,8 +205,13 @@ class DropDirectory:
         for batch in self._batches():
             try:
                 taken += self._take(batch)
-            except Unavailable:
+                if taken:
+                    self._held_until, self._holds = 0.0, 0
+            except Unavailable as error:
                 if not taken:
+                    if isinstance(error, FilesWait):
+                        self._held_until = time.monotonic() + pauses.after(self._holds)
+                        self._holds += 1
                     raise
                 self._counters.failed_for_now()
                 self._look_again = True  # somebody answers, so the others need not wait long
@@ -241,12 +263,13 @@ class DropDirectory:
         size = 0
         for unit in self._units():
             dropped = self._read_all(unit)
-            if batch and len(batch) + len(dropped) > self._max_files:
+            most = min(self._max_files, _TRIAL_FILES) if self._holds else self._max_files
+            if batch and len(batch) + len(dropped) > most:
                 yield batch
                 batch, size = [], 0
             batch += dropped
             size += sum(len(one.content) for one in dropped)
-            if len(batch) >= self._max_files or size >= _MAX_BYTES:
+            if len(batch) >= most or size >= _MAX_BYTES:
                 yield batch
                 batch, size = [], 0
         if batch:
@@ -272,7 +295,8 @@ class DropDirectory:
         return max((self._deferred[one].failures for one in unit if one in self._deferred), default=0)
 
     def _is_due(self, unit: Sequence[tuple[str, int]]) -> bool:
-        until = max((self._deferred[one].until for one in unit if one in self._deferred), default=0.0)
+        waits = [self._deferred[one].until for one in unit if one in self._deferred]
+        until = max(self._held_until, *waits) if waits else 0.0
         if until <= time.monotonic():
             return True
         self._next_look = min(self._next_look, until)
@@ -346,11 +370,14 @@ class DropDirectory:
                 return self._take(batch[:middle]) + self._take(batch[middle:])
             log.exception("The file %s cannot be taken", batch[0].name)
             verdicts = {0: Rejection(0, str(error) or type(error).__name__)}
+        are_new = any((one.name, one.inode) not in self._deferred for one in batch)
         for position, dropped in enumerate(batch):
             self._settle(dropped, verdicts.get(position))
         waiting = [one for one in verdicts.values() if isinstance(one, Later)]
         if len(waiting) == len(batch):  # the next ones would hardly be luckier
-            raise Unavailable(waiting[0].reason)
+            # What failed before may be at fault itself, whatever it says of the way; what is new tells of that.
+            known_down = are_new and all(one.way for one in waiting)
+            raise (Unavailable if known_down else FilesWait)(waiting[0].reason)
         if waiting:
             self._counters.failed_for_now()
         return len(batch) - len(verdicts)

@@ -31,6 +31,8 @@ BATCH_FILES = 8
 #: Answers that tell of the file itself: it would be the same another time. Others tell of the server above, of who
 #: may come there, or of how that is set up.
 _FINAL = frozenset({400, 411, 413, 414, 415, 422})
+#: Of the others, those that others would get as well.
+_OF_THE_WAY = frozenset({401, 403, 404, 405, 407, 429, 502, 503, 504, 507})
 _SAFE = ":@+"
 _LONGEST_TEXT = 200
 
@@ -97,7 +99,10 @@ class FileForwarder:
     def _put(self, file: Dropped) -> Rejection | Later | None:
         identity = report_files.queue_id(file.name)
         target = f"{self.path}/{quote(file.name.encode(errors='surrogateescape'), safe=_SAFE)}"
-        told = self.send("PUT", target, file.content, self._headers())
+        try:
+            told = self.send("PUT", target, file.content, self._headers())
+        except Unavailable as error:
+            return Later(0, error.message, way=True)
         if 200 <= told.status < 300:
             waited = time.time() - file.at
             log.debug("[%s] %s went up to %s after %.1f s", identity, file.name, self.path, waited)
@@ -105,7 +110,7 @@ class FileForwarder:
         reason = f"The server above answers {told.status}: {_said(told)}"
         if told.status in _FINAL:
             return Rejection(0, reason)
-        return Later(0, reason)
+        return Later(0, reason, way=told.status in _OF_THE_WAY)
 
     def _headers(self) -> dict[str, str]:
         login = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
