@@ -4,20 +4,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.engine import worlds
+from tests.engine.worlds import World
 
 from quarterdeck.core import compliance as arithmetic
 from quarterdeck.core.compliance import Counts, Status
+from quarterdeck.core.executions import State
 from quarterdeck.core.ids import NodeId
+from quarterdeck.core.jobs import ApplyPolicies, Job, Option, Sequence, Step
+from quarterdeck.core.node_filters import NodeFilter, Side
+from quarterdeck.core.nodes import Node
 from quarterdeck.core.policy_steps import Wanted
+from quarterdeck.core.projects import Project
 from quarterdeck.core.remote_runs import Order, Printed, RunEnd
 from quarterdeck.engine.policy_runs import PolicyRun
 from quarterdeck.engine.transports import NodeResult, Stream
+from quarterdeck.services import executions
 from quarterdeck.services.compliance import LatestRun, NodeCompliance
 
 NODE = NodeId("n1")
@@ -262,3 +270,60 @@ def test_a_stop_before_it_began_asks_for_nothing() -> None:
         return result
 
     assert play(story()) == NodeResult(ending="aborted", reason="Stopped before it began.")
+
+
+# -- as a step of a job -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def world(fresh_postgres_url: str) -> Iterator[World]:
+    """A project with a node of the inventory, which has a policy, and one of its document."""
+    with worlds.made(fresh_postgres_url) as made:
+        made.do(lambda ctx: ctx.store.nodes.add(Node(id=NODE, hostname="web1")))
+        properties = {"project.inventory.source": "all"}
+        made.do(lambda ctx: ctx.store.projects.replace(Project(worlds.PROJECT, properties=properties)))
+        made.here("documented")
+        yield made
+
+
+def job(name: str, *steps: Step) -> Job:
+    only = NodeFilter(include=Side(name=name))
+    option = Option(name="look", value="false")
+    return Job("job", worlds.PROJECT, node_filter=only, options=(option,), sequence=Sequence(steps=steps))
+
+
+def test_a_job_applies_policies_on_the_nodes_that_have_an_agent(world: World) -> None:
+    world.policy_runs = server = Server((Printed("a line"), RunEnd(status=0, via="agent")))
+    step = ApplyPolicies(audit="${option.look}", conditions="on_${node.hostname}")
+
+    with world.worker():
+        execution = world.run(world.save(job("web1", step)), "-look true")
+        other = world.run(world.save(job("documented", step)))
+        assert world.ended(execution).state is State.SUCCEEDED, world.output(execution)
+        assert world.ended(other).state is State.FAILED
+
+    assert server.orders == [(NODE, Order(conditions=("on_web1",), audit=True))]
+    assert world.output(execution) == ["web1 INFO: a line"]
+    assert world.output(other) == [
+        "documented ERR: 'documented' is no node of the inventory, so that it has no agent that applies policies"
+    ]
+
+
+def test_an_abort_leaves_the_run_to_itself(world: World) -> None:
+    world.policy_runs = server = Server(holds=True)
+
+    with world.worker():
+        execution = world.run(world.save(job("web1", ApplyPolicies())))
+        worlds.until(lambda: bool(server.orders))
+        world.do(lambda ctx: executions.abort(ctx, str(execution)))
+        assert world.ended(execution, 5).state is State.ABORTED
+
+    assert world.output(execution)[-1] == ("web1 ERR: Stopped: a run of policies is not cut, the one on web1 goes on.")
+
+
+def test_without_a_way_to_agents_the_step_fails(world: World) -> None:
+    with world.worker():
+        execution = world.run(world.save(job("web1", ApplyPolicies())))
+        assert world.ended(execution).state is State.FAILED
+
+    assert world.output(execution) == ["web1 ERR: This worker reaches no agents."]

@@ -28,6 +28,7 @@ from quarterdeck.core.resources import Resource
 from quarterdeck.core.sites import Site
 from quarterdeck.engine import tasks
 from quarterdeck.engine.executions import Executions
+from quarterdeck.engine.policy_runs import Runs
 from quarterdeck.formats import job_yaml
 from quarterdeck.services import adhoc, execution_output, executions, jobs, projects, reactions, resources
 from quarterdeck.services.adhoc import Manner
@@ -47,6 +48,8 @@ class World:
     database: Database
     site: Site = field(default_factory=Site)
     account: Account = SYSTEM
+    #: what has agents run
+    policy_runs: Runs | None = None
 
     def do(self, function: Callable[[Context], T], account: Account | None = None) -> T:
         with self.units(account) as ctx:
@@ -91,7 +94,8 @@ class World:
 
     def executions(self, *, most: int = 20, gone_seconds: float = 0.5) -> Executions:
         """What a worker runs; to be made and served in its event loop."""
-        return Executions(self.units, self.site, url=self.database.url, most=most, gone_seconds=gone_seconds)
+        url, runs = self.database.url, self.policy_runs
+        return Executions(self.units, self.site, url=url, most=most, gone_seconds=gone_seconds, policy_runs=runs)
 
     async def serve(self, run: Executions, stop: asyncio.Event) -> None:
         """As the daemon's worker does, with the tasks that concern executions."""

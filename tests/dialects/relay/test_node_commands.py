@@ -64,8 +64,11 @@ def test_an_order_that_comes_again_is_refused(ordered: Relay) -> None:
     assert codes == [200, 401]
 
 
-def test_the_key_that_orders_commands_opens_nothing_else(ordered: Relay) -> None:
-    assert ordered.signed(WORKER, "POST", "remote-run/all", at=OUTSIDE).status_code in (401, 403)
+def test_the_key_that_orders_commands_opens_remote_runs_and_nothing_else(ordered: Relay) -> None:
+    # 404: remote runs are switched off in this relay.
+    assert ordered.signed(WORKER, "POST", "remote-run/all", at=OUTSIDE).status_code == 404
+    assert ordered.signed(FORGER, "POST", "remote-run/all", at=OUTSIDE).status_code == 401
+    assert ordered.signed(WORKER, "GET", "system/info", at=OUTSIDE).status_code in (401, 403)
 
 
 def test_a_command_that_is_not_here_cannot_be_stopped(ordered: Relay) -> None:
