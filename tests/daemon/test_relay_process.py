@@ -6,24 +6,28 @@ from __future__ import annotations
 import base64
 import io
 import json
+import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from tests.agents import Agent, report
 from tests.relaying.upstreams import Asked, Said, Upstream, conditional, upstream
 
-from quarterdeck.core.errors import Conflict, Unavailable
+from quarterdeck.core.errors import Unavailable
 from quarterdeck.core.ids import ROOT
 from quarterdeck.daemon import config, relay_process, tls
+from quarterdeck.daemon.config import WrongSettings
 from quarterdeck.daemon.relay_process import Relay
 from quarterdeck.formats import agent, nodes_list, relay_documents, signature
 from quarterdeck.formats.agent_client import Identity
@@ -96,6 +100,14 @@ def server() -> Iterator[Upstream]:
         yield made
 
 
+def identity(server: str) -> Identity:
+    """What the relay is at a server."""
+    pem = RELAY.key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return Identity(RELAY.node, pem, RELAY.certificate, server, "", "")
+
+
 @pytest.fixture
 def below(server: Upstream, tmp_path: Path) -> Iterator[Below]:
     above = Above(
@@ -106,14 +118,10 @@ def below(server: Upstream, tmp_path: Path) -> Iterator[Below]:
         }
     )
     server.answer = above.answer
-    pem = RELAY.key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    known = Identity(RELAY.node, pem, RELAY.certificate, server.url, "", "")
     commands = [{"name": "echo", "command": ["/bin/echo", "by", "{hostname}"]}]
     given = {"public_url": "https://relay.example.com:8443", "relay.remote_run_commands": commands}
     settings = config.load({"data_dir": str(tmp_path), **given}, {})
-    relay = relay_process.assemble(settings, known)
+    relay = relay_process.assemble(settings, identity(server.url))
     relay.mirror.refresh_nodes()
     with TestClient(relay.application, client=("192.0.2.7", 4711), raise_server_exceptions=False) as client:
         yield Below(relay, client, above, tmp_path)
@@ -343,11 +351,43 @@ def test_a_relay_that_was_never_enrolled_says_what_to_do(tmp_path: Path) -> None
         relay_process.serve(settings, print)
 
 
+def test_a_certificate_that_cannot_be_renewed_now_is_renewed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(relay_process, "_RENEWAL_SECONDS", 0.05)
+    keys = tmp_path / "keys"
+    keys.write_text("in the way")
+    settings = config.load({"data_dir": str(tmp_path), "public_url": "https://relay.example.com:8443"}, {})
+    server = uvicorn.Server(uvicorn.Config(Starlette(), log_config=None))
+    server.config.load()
+    arguments = (settings, identity("https://server.example.com"), server)
+
+    threading.Thread(target=relay_process._renew, args=arguments, daemon=True).start()
+    soon(lambda: "cannot be renewed now" in caplog.text)
+    keys.unlink()
+
+    soon((keys / "server.pem").exists)
+
+
+def soon(look: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not look():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_a_relay_without_tls_is_refused(tmp_path: Path) -> None:
     settings = config.load({"data_dir": str(tmp_path), "listen": "127.0.0.1:18099", "tls": False}, {})
 
-    with pytest.raises(Conflict, match="speaks TLS"):
+    with pytest.raises(WrongSettings, match="leave the setting tls out"):
         relay_process.serve(settings, print)
+
+
+def test_a_relay_that_nodes_could_not_reach_over_tls_is_refused(tmp_path: Path) -> None:
+    told = {"data_dir": str(tmp_path), "listen": "127.0.0.1:18099", "public_url": "http://relay.example.org:8443"}
+
+    with pytest.raises(WrongSettings, match="correct the setting public_url"):
+        relay_process.serve(config.load(told, {}), print)
 
 
 def test_statement_65_a_relay_gives_each_node_its_own_policy_as_the_server_signed_it(below: Below) -> None:

@@ -149,6 +149,22 @@ def test_no_file_grows_without_end_while_nobody_drains(tmp_path: Path, monkeypat
     assert max(sum(map(len, batch)) for batch in taken) < 2400
 
 
+def test_what_is_set_aside_is_on_disk_before_it_leaves_the_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, synced = os.fdatasync, list[bytes]()
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.pread(descriptor, 100, 0))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", noted)
+
+    spool.quarantine(tmp_path, b"record", "bad")
+
+    assert synced == [b"record", b'{"reason": "bad"}']
+
+
 def test_the_quarantine_keeps_the_newest_within_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "MAX_QUARANTINED_BYTES", 1000)
 

@@ -23,7 +23,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from quarterdeck import __version__
-from quarterdeck.core.errors import Conflict, QuarterdeckError, Unavailable
+from quarterdeck.core.errors import QuarterdeckError, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.daemon import config as settings
 from quarterdeck.daemon import (
@@ -37,7 +37,7 @@ from quarterdeck.daemon import (
     serving,
     tls,
 )
-from quarterdeck.daemon.config import Config
+from quarterdeck.daemon.config import Config, WrongSettings
 from quarterdeck.daemon.mounts import Below
 from quarterdeck.dialects.native import relayed_agents
 from quarterdeck.dialects.native.relayed_agents import RelayedAgents, RelayedEdge
@@ -109,12 +109,16 @@ def state_directory(config: Config) -> Path:
 
 
 def serve(config: Config, say: Callable[[str], None], reread: Callable[[], Config] | None = None) -> int:
-    """Relay until SIGTERM or SIGINT; the exit status. Raises Unavailable or Conflict when the start fails.
+    """Relay until SIGTERM or SIGINT; the exit status. Raises Unavailable or WrongSettings when the start fails.
 
     `reread` gives the settings anew, for a reload; without it they stay.
     """
     if not config.tls:
-        raise Conflict("A relay speaks TLS: its nodes pin its key.")
+        raise WrongSettings("A relay speaks TLS, for its nodes pin its key: leave the setting tls out.")
+    if not config.public_url.startswith("https://"):
+        raise WrongSettings(
+            f"A relay speaks TLS, so nodes cannot reach it at {config.public_url}: correct the setting public_url."
+        )
     with places.own_data_directory(config.data), places.listening(*config.address) as listener:
         log_lines.start(config.log)
         connections.allow_many()
@@ -148,6 +152,7 @@ def serve(config: Config, say: Callable[[str], None], reread: Callable[[], Confi
         relay.mirror.look_for_agent(_FIRST_LOOK_SECONDS)  # so that the line is right from the start
         say(_banner(config, known, kept, relay.mirror))
         relay.mirror.agent_changed = lambda: say(_banner(config, known, kept, relay.mirror))
+        log.info("%s", relay.told())
         # The server passes a signal that ended it on to whoever had it before; being told to stop is no failure.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: None)
@@ -163,7 +168,8 @@ def _identity(config: Config) -> Identity:
         return agent_client.identity(str(state_directory(config)))
     except NotEnrolled as error:
         raise Unavailable(
-            f"This relay is no node of a server yet ({error}): run `quarterdeckd relay enroll --upstream URL …` first."
+            f"This relay is no node of a server yet (there is none in {state_directory(config)}): "
+            "run `quarterdeckd relay enroll --upstream URL …` first, or name the right directory with --data-dir."
         ) from error
     except (AgentError, OSError) as error:
         raise places.Unreadable(f"What this relay is cannot be read: {error}") from error
@@ -194,9 +200,12 @@ def _renew(config: Config, known: Identity, server: uvicorn.Server) -> None:
     """Put a new certificate into the running server in time; its key stays."""
     waiting = threading.Event()
     while not waiting.wait(_RENEWAL_SECONDS):
-        kept = tls.initialise_relay(config.data, config.public_url, datetime.now(UTC), known.key)
-        if server.config.ssl is not None:
-            server.config.ssl.load_cert_chain(kept.server_certificate, kept.server_key)
+        try:
+            kept = tls.initialise_relay(config.data, config.public_url, datetime.now(UTC), known.key)
+            if server.config.ssl is not None:
+                server.config.ssl.load_cert_chain(kept.server_certificate, kept.server_key)
+        except (QuarterdeckError, OSError) as error:  # as on a full disk; there is time until the next look
+            log.error("The certificate cannot be renewed now: %s", error)  # noqa: TRY400  # its sentence says it all
 
 
 # -- the parts ---------------------------------------------------------------------------------
@@ -215,6 +224,18 @@ class Relay:
     carriers: Mapping[str, DropDirectory]
     #: to the server above
     links: tuple[Link, ...]
+    #: where reports and inventories wait to go up
+    queues: tuple[Path, ...] = ()
+
+    def told(self) -> str:
+        """What it begins with, in a sentence for the log."""
+        waiting, oldest = queued(self.queues, time.time())
+        files = f"{waiting} files wait to go up, the oldest for {oldest:.0f} s" if waiting else "nothing waits to go up"
+        try:
+            listing = self.mirror.nodes.current()
+        except QuarterdeckError as error:
+            return f"The nodes list is fetched anew ({error.message}); {files}"
+        return f"{len(listing.topology.nodes)} nodes below, {len(listing.relays)} of them relays, as last heard; {files}"
 
     def reload(self) -> None:
         """The same as a request for it, for a signal: what goes wrong is in the log only."""
@@ -342,6 +363,7 @@ def assemble(config: Config, known: Identity, reload: Callable[[], None] = lambd
         reloads=(nodes.reload, *relay.parts.reloads),
         carriers=carriers,
         links=tuple(links),
+        queues=tuple(queues.values()),
     )
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from quarterdeck.core.errors import Unavailable
+from quarterdeck.relaying import kept_files
 from quarterdeck.relaying.group_syncs import GroupSync
 from quarterdeck.relaying.kept_files import sync_directory
 
@@ -289,19 +290,20 @@ class Drain:
 
 
 def quarantine(directory: Path, record: bytes, reason: str) -> None:
-    """Keep a record that nobody can take, and why, for an administrator; the oldest go when there are too many."""
+    """Keep a record that nobody can take, and why, for an administrator; the oldest go when there are too many.
+
+    Durable when this returns. Only one at a time.
+    """
     log.error("A record was set aside in %s: %s", directory, reason)
-    directory.mkdir(mode=0o700, exist_ok=True)
+    kept_files.sweep(directory)
     name = f"{time.time_ns():020d}-{zlib.crc32(record):08x}"
     content, why = directory / f"{name}.record", directory / f"{name}.json"
     try:
-        content.write_bytes(record)
-        why.write_text(json.dumps({"reason": reason}), encoding="utf-8")
+        kept_files.replace(content, record)
+        kept_files.replace(why, json.dumps({"reason": reason}).encode())
     except OSError:  # it is tried again, under another name
         content.unlink(missing_ok=True)
-        why.unlink(missing_ok=True)
         raise
-    sync_directory(directory)
     room = MAX_QUARANTINED_BYTES
     for number, kept in enumerate(sorted(directory.glob("*.record"), reverse=True)):
         room -= kept.stat().st_size
