@@ -280,7 +280,7 @@ def test_a_parcel_that_is_tried_again_stands_at_the_end_of_the_spool_and_others_
         line.split()[0] for line in sorted(here("relay", "failed", *place, "list").stdout.splitlines()[1:])
     )
     here("relay", "failed", *place, "retry", first)
-    forgotten = here("relay", "failed", *place, "remove", second)
+    forgotten = here("relay", "failed", "remove", *place, second)
     wrong = here("relay", "failed", *place, "retry", second)
     both = here("relay", "failed", *place, "retry", second, "--all")
 
@@ -289,4 +289,4 @@ def test_a_parcel_that_is_tried_again_stands_at_the_end_of_the_spool_and_others_
     assert len(kept) == 2
     assert "is forgotten" in forgotten.stdout
     assert (wrong.returncode, both.returncode) == (1, 2)
-    assert here("relay", "failed", *place, "list").stdout == "Nothing was set aside.\n"
+    assert here("relay", "failed", "list", *place).stdout == "Nothing was set aside.\n"

@@ -96,7 +96,17 @@ def test_settings_that_are_wrong_are_told_by_the_reload_and_change_nothing(tmp_p
         assert relay.ask("POST", RUN, data=FORM).text == "near.example.com\n"
 
 
-# -- starts that cannot be --------------------------------------------------------------------
+# -- starts -----------------------------------------------------------------------------------
+
+
+def test_a_relay_says_with_what_it_begins(tmp_path: Path) -> None:
+    data = enrolled(tmp_path / "relay")
+    (data / "spool" / "parcels").mkdir(parents=True)
+    with relaying(data) as relay:
+        assert "1 nodes below, 0 of them relays, as last heard; nothing waits to go up" in relay.log.read_text()
+        assert deliver(relay) == 202
+    with relaying(data) as relay:
+        assert "as last heard; 1 files wait to go up, the oldest for" in relay.log.read_text()
 
 
 def test_statement_62_a_relay_without_a_server_above_says_what_to_do(tmp_path: Path) -> None:

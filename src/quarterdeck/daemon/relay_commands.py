@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,9 +71,17 @@ def relay(
 
 @relay.command("enroll")
 @_place
-@click.option("--upstream", required=True, metavar="URL", help="The server above: https://HOST[:PORT].")
-@click.option("--pin", default="", metavar="sha256//…", help="That one's public key; nothing else is trusted.")
-@click.option("--token", default="", help="Enrolment token (or in $QUARTERDECK_ENROLMENT).", show_default=False)
+@click.option("--upstream", required=True, metavar="URL", help="The server or relay above: https://HOST[:PORT].")
+@click.option(
+    "--pin",
+    default="",
+    metavar="sha256//…",
+    help="Its public key, as its enrolment line has it; nothing else is trusted.",
+    show_default=False,
+)
+@click.option(
+    "--token", default="", help="Enrolment token of the server (or in $QUARTERDECK_ENROLMENT).", show_default=False
+)
 @click.option("--accept-wait", type=float, default=0.0, metavar="SECONDS", help="Wait until accepted.")
 @click.pass_context
 def relay_enroll(
@@ -91,16 +100,20 @@ def relay_enroll(
     given = context.obj or {}
     token = token or os.environ.get("QUARTERDECK_ENROLMENT", "")
     if not token:
-        raise Invalid("There is no enrolment token: give one with --token.")
+        raise Invalid(
+            "There is no enrolment token: give one with --token. On the server, `quarterdeckd enrolment create NAME` "
+            "makes one."
+        )
     config = _loaded(data_dir or given.get("data_dir"), config_file or given.get("config_file"))
     node, status, problems = relay_process.enroll(config, upstream, pin, token, accept_wait)
     for problem in problems:
         print(f"quarterdeckd: {problem}", file=sys.stderr)
     print(f"Relay {node} is enrolled; it is {status}.")
+    print("Next, on a machine that is logged in to the server:")
     if status != "accepted":
-        print("Next, on the server: accept the node, and promote it (POST /scaleoutrelay/promote/{id}).")
-    else:
-        print("Next, on the server: promote it (POST /scaleoutrelay/promote/{id}).")
+        print(f"  quarterdeck nodes accept {node}")
+    print(f"  quarterdeck relays promote {node}")
+    print("and here: quarterdeckd relay")
 
 
 @relay.group("failed")
@@ -116,11 +129,12 @@ def relay_failed(context: click.Context, *, data_dir: str | None, config_file: s
 
 
 @relay_failed.command("list")
+@_place
 @json_option
 @click.pass_context
-def relay_failed_list(context: click.Context, *, as_json: bool) -> None:
+def relay_failed_list(context: click.Context, /, *, as_json: bool, **place: str | None) -> None:
     """List what was set aside, the latest first."""
-    found = [_told(one) for one in _quarantine(context).entries()]
+    found = [_told(one) for one in _quarantine(context, place).entries()]
     if as_json:
         display.as_json(found)
         return
@@ -133,12 +147,13 @@ def relay_failed_list(context: click.Context, *, as_json: bool) -> None:
 
 
 @relay_failed.command("show")
+@_place
 @click.argument("entry")
 @json_option
 @click.pass_context
-def relay_failed_show(context: click.Context, *, entry: str, as_json: bool) -> None:
+def relay_failed_show(context: click.Context, /, *, entry: str, as_json: bool, **place: str | None) -> None:
     """Show why ENTRY (an id) was set aside, and the beginning of its content."""
-    quarantine = _quarantine(context)
+    quarantine = _quarantine(context, place)
     found = quarantine.get(entry)
     told = _told(found) | {"content": quarantine.head(found)}
     if as_json:
@@ -154,36 +169,41 @@ def relay_failed_show(context: click.Context, *, entry: str, as_json: bool) -> N
 
 
 @relay_failed.command("retry")
+@_place
 @click.argument("entries", nargs=-1, metavar="[ENTRY]...")
 @click.option("--all", "everything", is_flag=True, help="All that lies there.")
 @click.pass_context
-def relay_failed_retry(context: click.Context, *, entries: tuple[str, ...], everything: bool) -> None:
+def relay_failed_retry(
+    context: click.Context, /, *, entries: tuple[str, ...], everything: bool, **place: str | None
+) -> None:
     """Put each ENTRY (an id) back, so that the relay tries it again."""
     if bool(entries) == everything:
         raise click.UsageError("Name entries by their ids, or say --all.")
-    quarantine = _quarantine(context)
+    quarantine = _quarantine(context, place)
     for one in quarantine.retry_all() if everything else map(quarantine.retry, entries):
         click.echo(f"{_name(one)} of {one.place} is tried again.")
 
 
 @relay_failed.command("remove")
+@_place
 @click.argument("entries", nargs=-1, required=True, metavar="ENTRY...")
 @click.pass_context
-def relay_failed_remove(context: click.Context, *, entries: tuple[str, ...]) -> None:
+def relay_failed_remove(context: click.Context, /, *, entries: tuple[str, ...], **place: str | None) -> None:
     """Forget each ENTRY (an id)."""
-    for one in map(_quarantine(context).remove, entries):
+    for one in map(_quarantine(context, place).remove, entries):
         click.echo(f"{_name(one)} of {one.place} is forgotten.")
 
 
-def _quarantine(context: click.Context) -> Quarantine:
-    """What the relay set aside; it may run meanwhile."""
+def _quarantine(context: click.Context, told: Mapping[str, str | None]) -> Quarantine:
+    """What the relay set aside; it may run meanwhile. `told`: what stands behind the command counts first."""
     from quarterdeck.daemon import genuine_files
 
-    place = settings.data_directory({"data_dir": context.obj["data_dir"]}, os.environ)
+    given = {name: value or context.obj[name] for name, value in told.items()}
+    place = settings.data_directory({"data_dir": given["data_dir"]}, os.environ)
     if not place.exists():
         raise NotFound(f"There is no relay in {place}: name the right directory with --data-dir.")
     become_owner(place)
-    return genuine_files.quarantine(_loaded(str(place), context.obj["config_file"]))
+    return genuine_files.quarantine(_loaded(str(place), given["config_file"]))
 
 
 def _told(entry: Entry) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from quarterdeck.core import groups, relays
-from quarterdeck.core.agent_requests import Signed
+from quarterdeck.core.agent_requests import NotAccepted, Signed, UnknownNode
 from quarterdeck.core.errors import Conflict, Forbidden, NotFound
 from quarterdeck.core.events import GroupChanged, NodeChanged, RuleChanged
 from quarterdeck.core.groups import Group
@@ -86,7 +86,9 @@ def admit(ctx: Context, gate: Gate, signed: Signed) -> NodeId:
     """The relay that signed a request. Raises Forbidden unless it is one, NotAccepted, the errors of `Gate.admit`."""
     agent_requests.require_accepted(gate.admit(ctx, signed))
     if ctx.store.relays.kind(signed.node) is not NodeKind.RELAY:
-        raise Forbidden("This node is no relay; an administrator may promote it.")
+        raise Forbidden(
+            f"Node {signed.node} is no relay; an administrator may promote it (quarterdeck relays promote)."
+        )
     return signed.node
 
 
@@ -96,7 +98,10 @@ def through(ctx: Context, gate: Gate, voucher: str, node_signature: str) -> Node
         return ROOT
     relay, time, nonce, signed = relay_documents.read_voucher(voucher)
     message = relay_documents.voucher_message(relay, time, nonce, node_signature)
-    return admit(ctx, gate, Signed(node=NodeId(relay), time=time, nonce=nonce, signature=signed, message=message))
+    try:
+        return admit(ctx, gate, Signed(node=NodeId(relay), time=time, nonce=nonce, signature=signed, message=message))
+    except (NotAccepted, UnknownNode, Forbidden) as error:  # who reads it is the node, which may well be accepted
+        raise type(error)(f"The relay {relay} may carry nothing to the server: {error.message}") from error
 
 
 def below(ctx: Context, relay: NodeId, nodes: Iterable[str]) -> set[NodeId]:

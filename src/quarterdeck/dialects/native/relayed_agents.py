@@ -97,7 +97,10 @@ class Parts:
         node = self.known(signed)
         listing = self.nodes.current()
         if node is None or node not in listing.relays:
-            raise Forbidden("This node is no relay; an administrator may promote it.")
+            raise Forbidden(
+                f"Node {signed.node} is no relay that this one knows; an administrator may promote it "
+                "(quarterdeck relays promote)."
+            )
         return listing, node
 
     def _look_again(self) -> bool:
