@@ -16,17 +16,19 @@ import pytest
 from tests.agents import START, Agent, call, give_policy, item, report
 
 from quarterdeck.core.accounts import SYSTEM
+from quarterdeck.core.errors import Conflict
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.nodes import NodeStatus
 from quarterdeck.engine import intake
 from quarterdeck.engine.intake import Intake
 from quarterdeck.formats import agent, run_documents
 from quarterdeck.relaying import spool as spooling
+from quarterdeck.relaying.counters import Counters
 from quarterdeck.relaying.spool import Drain, Rejection, Spool
 from quarterdeck.services import reports
 from quarterdeck.services.context import Context
 from quarterdeck.services.reports import Slip
-from quarterdeck.storage.database import Database, Provenance
+from quarterdeck.storage.database import Database, Provenance, Store
 
 
 class Reporting:
@@ -84,6 +86,39 @@ def later(minutes: int) -> datetime:
 
 GOOD = [report(), report(id="call-2", value="/etc/issue")]
 BAD = [report(), report(id="call-2", value="/etc/issue", status="result_error", message="no such directory")]
+
+
+class Crowded(Database):
+    """A database in which the next so many batches meet others."""
+
+    met = 0
+
+    @contextmanager
+    def unit_of_work(self, by: Provenance) -> Iterator[Store]:
+        if by.reason == "reports" and self.met:
+            self.met -= 1
+            raise Conflict("It met others.")
+        with super().unit_of_work(by) as store:
+            yield store
+
+
+def test_a_batch_that_meets_others_is_kept_again_a_few_times(fresh_postgres_url: str) -> None:
+    database, counters = Crowded(fresh_postgres_url, pool_size=2), Counters()
+    reporting = Reporting(database)
+    reporting.intake = Intake(database, clock=lambda: reporting.now, counters=counters)
+    one = reporting.node()
+    batch = record(one, one.run(GOOD))
+
+    database.met = 5
+    with pytest.raises(Conflict, match="met others"):
+        reporting.take(batch)
+    database.met = 4
+    rejected = reporting.take(batch)
+    kept = reporting.count("runs")
+    database.close()
+
+    assert (rejected, kept) == ([], 1)
+    assert counters.snapshot()["transient_failures"] == 8
 
 
 def test_a_run_is_kept_with_what_it_reported(reporting: Reporting) -> None:
