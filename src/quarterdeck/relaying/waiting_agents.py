@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Agents that wait here to be told to run, and what they print while they do.
 
-An agent holds one request open; who waits costs no thread. Orders for a node that is busy wait in a short line. Output
-goes through a bounded buffer: while it is full, the agent is told to send the same again. Safe for threads and for
-several event loops: state changes under one lock, and who waits is woken on the loop where they wait.
+An agent holds one request open (`held_requests.py`). Orders for a node that is busy wait in a short line. Output goes
+through a bounded buffer: while it is full, the agent is told to send the same again. Safe for threads and for several
+event loops.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections import deque
@@ -20,7 +19,9 @@ from quarterdeck.core.errors import Conflict, NotFound, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.remote_runs import Order
 from quarterdeck.formats import agent
+from quarterdeck.relaying import held_requests
 from quarterdeck.relaying.bells import Bell
+from quarterdeck.relaying.held_requests import HeldRequests
 
 Verdict = Literal["received", "unwanted", "again"]
 
@@ -31,21 +32,11 @@ BUFFER_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
+class Times(held_requests.Times):
     """How long what may take, in seconds."""
 
-    #: how long a request of an agent that waits is held
-    hold: float = agent.HOLD_SECONDS
-    #: how long an agent may take to ask again
-    back: float = 10.0
-    #: how long a piece of output waits for room
-    room: float = 20.0
-    #: an agent at work says something, perhaps that there is nothing new, at least this often
-    silence: float = 3.0 * agent.BEAT_SECONDS
     #: the longest run, and the longest wait for one
     run: float = 3600.0
-    #: who reads output looks this often whether the agent is still there
-    look: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +68,11 @@ class Run:
 
 
 @dataclass(eq=False, slots=True)
-class _Place:
+class _Place(held_requests.Place):
     """What is known of one node. `run` is the last that it was given."""
 
-    seen: float
-    waiter: object | None = None
     run: Run | None = None
     orders: deque[Run] = field(default_factory=deque)
-    bell: Bell = field(default_factory=Bell)
 
     @property
     def busy(self) -> bool:
@@ -99,30 +87,13 @@ class _Nothing:
     """What an agent is told that is to ask again."""
 
 
-class WaitingAgents:
+class WaitingAgents(HeldRequests[_Place]):
     """The agents that wait here, by node, and their runs."""
 
+    times: Times
+
     def __init__(self, times: Times | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.times = times or Times()
-        self._clock = clock
-        self._lock = threading.RLock()
-        self._places: dict[NodeId, _Place] = {}
-        self._swept = clock()
-        self._ends = False
-
-    @property
-    def count(self) -> int:
-        """How many wait now."""
-        with self._lock:
-            return sum(place.waiter is not None for place in self._places.values())
-
-    def let_go(self) -> None:
-        """Answer all who wait now and from now on at once: this process ends."""
-        with self._lock:
-            self._ends = True
-            bells = [place.bell for place in self._places.values()]
-        for bell in bells:
-            bell.ring()
+        super().__init__(times or Times(), clock)
 
     # -- who asks for runs ----------------------------------------------------------------
 
@@ -130,13 +101,13 @@ class WaitingAgents:
         """Whether the node's agent waits here, is at work, or was here a moment ago."""
         with self._lock:
             place = self._places.get(node)
-            return place is not None and self._is_there(place)
+            return place is not None and self._is_there(place, self._clock())
 
     def refusal(self, node: NodeId) -> str:
         """Why the node's agent can not be woken now; empty when it can."""
         with self._lock:
             place = self._places.get(node)
-            if place is None or not self._is_there(place):
+            if place is None or not self._is_there(place, self._clock()):
                 return "its agent does not wait here for orders (quarterdeck-agent listen)."
             if len(place.orders) >= MOST_ORDERS:
                 return f"{MOST_ORDERS} runs wait for its agent already."
@@ -185,19 +156,12 @@ class WaitingAgents:
         """The answer to an agent that waits: one document, when there is something to do or it waited long enough."""
         mine = object()
         place = self._arrived(node, mine)
-        told = False
-        try:
+        with self._waits(place, mine) as answer:
             found: Run | _Replaced | _Nothing | None = await place.bell.until(
                 lambda: self._next(place, mine), self.times.hold
             )
-            told = True
+            answer()
             yield agent.canonical(_wake(found))
-        finally:
-            with self._lock:
-                if place.waiter is mine:
-                    place.waiter = None
-                    # Who hung up is gone; who got an answer comes again.
-                    place.seen = self._clock() if told else -self.times.back
 
     def belongs(self, node: NodeId, run_id: str) -> Run:
         """A run that this node was given. Raises NotFound."""
@@ -290,7 +254,7 @@ class WaitingAgents:
         if run.end is not None:
             return
         now, place = self._clock(), self._places.get(run.node)
-        if place is None or (not run.begun and not self._is_there(place)):
+        if place is None or (not run.begun and not self._is_there(place, now)):
             self._finish(run, Ended(problem="its agent went away before it began."))
         elif run.begun and now - run.heard > self.times.silence:
             self._finish(run, Ended(problem=f"its agent has said nothing for {now - run.heard:.0f} s."))
@@ -301,22 +265,19 @@ class WaitingAgents:
         run.end = end
         run.bell.ring()
 
-    def _is_there(self, place: _Place) -> bool:
+    def _is_there(self, place: _Place, now: float) -> bool:
         if place.run is not None and place.run.begun:
             self._settle(place.run)
         working = place.busy and place.run is not None and place.run.begun
-        return place.waiter is not None or working or self._clock() - place.seen < self.times.back
+        return working or super()._is_there(place, now)
 
-    def _sweep(self, now: float) -> None:
-        """Forget nodes that are gone, now and then."""
-        if now - self._swept < self.times.hold:
-            return
-        self._swept = now
-        for node in [node for node, place in self._places.items() if not self._is_there(place)]:
-            place = self._places.pop(node)
-            for run in (*place.orders, place.run):
-                if run is not None and run.end is None:
-                    self._finish(run, Ended(problem="its agent went away before it began."))
+    def _is_over(self, place: _Place, now: float) -> bool:
+        if self._is_there(place, now):
+            return False
+        for run in (*place.orders, place.run):
+            if run is not None and run.end is None:
+                self._finish(run, Ended(problem="its agent went away before it began."))
+        return True
 
 
 def _wake(found: Run | _Replaced | _Nothing | None) -> agent.Wake:

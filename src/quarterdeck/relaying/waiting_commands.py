@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
@@ -22,7 +21,9 @@ from quarterdeck.core.errors import AlreadyExists, Conflict, NotFound, Unavailab
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.node_commands import Begun, End, Event, Output, Stream
 from quarterdeck.formats import agent
+from quarterdeck.relaying import held_requests
 from quarterdeck.relaying.bells import Bell
+from quarterdeck.relaying.held_requests import HeldRequests
 
 #: Orders of one node that wait until its agent has room for them.
 MOST_ORDERS = 64
@@ -35,17 +36,9 @@ _BEFORE_IT_BEGAN = "its agent went away before it began."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
+class Times(held_requests.Times):
     """How long what may take, in seconds."""
 
-    #: how long a request of an agent that waits is held
-    hold: float = agent.HOLD_SECONDS
-    #: how long an agent may take to ask again
-    back: float = 10.0
-    #: how long a piece of output waits for room
-    room: float = 20.0
-    #: an agent at work says something, perhaps that there is nothing new, at least this often
-    silence: float = 3.0 * agent.BEAT_SECONDS
     #: how long an order waits until the agent has room for it
     line: float = 240.0
     #: how long an agent may take to begin what it was given
@@ -56,8 +49,6 @@ class Times:
     stop: float = 10.0
     #: the end of a command is remembered so long, for an agent that did not hear that it was taken
     kept: float = 120.0
-    #: who reads output looks this often whether the agent is still there
-    look: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,37 +82,25 @@ class Command:
 
 
 @dataclass(eq=False, slots=True)
-class _Place:
+class _Place(held_requests.Place):
     """What is known of one node. `commands` are those that wait in `line`, those under way, and some that ended."""
 
-    seen: float
-    waiter: object | None = None
     listener: str = ""
     commands: dict[str, Command] = field(default_factory=dict)
     line: deque[Command] = field(default_factory=deque)
-    bell: Bell = field(default_factory=Bell)
 
     @property
     def under_way(self) -> list[Command]:
         return [one for one in self.commands.values() if one.given and one.end is None]
 
 
-class WaitingCommands:
+class WaitingCommands(HeldRequests[_Place]):
     """The agents that take commands here, by node, and their commands."""
 
-    def __init__(self, times: Times | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.times = times or Times()
-        self._clock = clock
-        self._lock = threading.RLock()
-        self._places: dict[NodeId, _Place] = {}
-        self._swept = clock()
-        self._ends = False
+    times: Times
 
-    @property
-    def count(self) -> int:
-        """How many agents wait now."""
-        with self._lock:
-            return sum(place.waiter is not None for place in self._places.values())
+    def __init__(self, times: Times | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(times or Times(), clock)
 
     @property
     def under_way(self) -> int:
@@ -135,12 +114,9 @@ class WaitingCommands:
         Their agents end them, when they find that nobody knows of them any more.
         """
         with self._lock:
-            self._ends = True
-            places = list(self._places.values())
-            for command in [one for place in places for one in place.commands.values() if one.end is None]:
+            super().let_go()
+            for command in [one for place in self._places.values() for one in place.commands.values() if not one.end]:
                 self._finish(command, End("lost" if command.begun else "unreachable", reason=_THIS_ENDS))
-        for place in places:
-            place.bell.ring()
 
     # -- who orders -----------------------------------------------------------------------
 
@@ -191,17 +167,10 @@ class WaitingCommands:
         """The answer to an agent that waits: one document, when there is something to do or it waited long enough."""
         mine = object()
         place, most = self._arrived(node, mine, listener, room)
-        told = False
-        try:
-            answer = await self._something(place, mine, most)
-            told = True
-            yield agent.canonical(answer)
-        finally:
-            with self._lock:
-                if place.waiter is mine:
-                    place.waiter = None
-                    # Who hung up is gone; who got an answer comes again.
-                    place.seen = self._clock() if told else -self.times.back
+        with self._waits(place, mine) as answer:
+            found = await self._something(place, mine, most)
+            answer()
+            yield agent.canonical(found)
 
     def belongs(self, node: NodeId, order: str) -> Command:
         """A command that this node was given. Raises NotFound."""
@@ -365,9 +334,6 @@ class WaitingCommands:
                 place.line = deque(one for one in place.line if one is not command)
             place.bell.ring()
 
-    def _is_there(self, place: _Place, now: float) -> bool:
-        return place.waiter is not None or now - place.seen < self.times.back
-
     def _purge(self, place: _Place, now: float) -> None:
         for command in place.commands.values():
             if command.left:
@@ -376,15 +342,9 @@ class WaitingCommands:
         for order in old:
             del place.commands[order]
 
-    def _sweep(self, now: float) -> None:
-        """Forget nodes that are gone, now and then."""
-        if now - self._swept < self.times.hold:
-            return
-        self._swept = now
-        for node, place in list(self._places.items()):
-            self._purge(place, now)
-            if not self._is_there(place, now) and not place.commands:
-                del self._places[node]
+    def _is_over(self, place: _Place, now: float) -> bool:
+        self._purge(place, now)
+        return not self._is_there(place, now) and not place.commands
 
 
 def _together(output: deque[Output]) -> tuple[Stream, bytes]:
