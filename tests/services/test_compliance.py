@@ -390,3 +390,22 @@ def test_what_does_not_exist_has_no_compliance(viewed: Fleet, look: object) -> N
     assert callable(look)
     with viewed.unit_of_work() as ctx, pytest.raises(NotFound):
         look(ctx, "nothing")
+
+
+def test_who_waits_for_a_run_is_told_of_the_newest_and_of_what_it_came_to(fleet: Fleet) -> None:
+    one, silent = fleet.node(1), fleet.node(2)
+    fleet.configure(one)
+    fleet.configure(silent, reporting="reports-disabled")
+    fleet.at(3)
+    fleet.run(one, BAD)
+
+    with fleet.unit_of_work() as ctx:
+        latest = compliance.latest_run(ctx, NodeId(one.node))
+        found = compliance.of_node(ctx, NodeId(one.node))
+        others = [compliance.of_node(ctx, NodeId(node)) for node in (silent.node, "nothing")]
+        none = compliance.latest_run(ctx, NodeId("nothing"))
+
+    assert (latest.at, latest.now) == (fleet.now, fleet.now)
+    assert (found.reports, arithmetic.percent(found.counts)) == (True, 50.0)
+    assert [other.reports for other in others] == [False, False]
+    assert none.at is None
