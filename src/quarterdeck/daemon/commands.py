@@ -7,6 +7,7 @@ Only these functions print and choose exit statuses: 0 fine, 1 failed with one s
 
 from __future__ import annotations
 
+import functools
 import os
 import pwd
 import re
@@ -60,6 +61,21 @@ def located(command: Command) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def configured(command: Command) -> Command:
+    """The same; what the command gets, as its first argument, are the settings in force there.
+
+    Not for one that reads a file first: from then on this process may be the owner of the data directory.
+    """
+
+    @functools.wraps(command)
+    def with_settings(
+        *, data_dir: str | None, config_file: str | None, database_url: str | None, **given: object
+    ) -> None:
+        command(loaded(data_dir, config_file, database_url), **given)
+
+    return located(with_settings)
 
 
 def loaded(data_dir: str | None, config_file: str | None, database_url: str | None) -> Config:
@@ -184,12 +200,11 @@ def serve(
 
 
 @quarterdeckd.command()
-@located
-def check(*, data_dir: str | None, config_file: str | None, database_url: str | None) -> None:
+@configured
+def check(config: Config) -> None:
     """Look at configuration, keys, database, disk, port, name and clock."""
     from quarterdeck.daemon import checks
 
-    config = loaded(data_dir, config_file, database_url)
     failed = False
     for finding in checks.findings(config):
         print(finding.line(), flush=True)
@@ -199,13 +214,12 @@ def check(*, data_dir: str | None, config_file: str | None, database_url: str | 
 
 
 @quarterdeckd.command()
-@located
-def migrate(*, data_dir: str | None, config_file: str | None, database_url: str | None) -> None:
+@configured
+def migrate(config: Config) -> None:
     """Bring the database to the schema of this version."""
     from quarterdeck.daemon import administration
     from quarterdeck.storage import migrate as migrations
 
-    config = loaded(data_dir, config_file, database_url)
     with administration.database_url(config) as url:
         migrations.upgrade(url)
     print("The database has the schema of this version.")
@@ -213,24 +227,23 @@ def migrate(*, data_dir: str | None, config_file: str | None, database_url: str 
 
 @quarterdeckd.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@located
-def backup(file: Path, *, data_dir: str | None, config_file: str | None, database_url: str | None) -> None:
+@configured
+def backup(config: Config, file: Path) -> None:
     """Write database, keys and settings to FILE; the server may run. Keep it safe, the keys are in it."""
     from quarterdeck.daemon import backups
 
     target = file.absolute()
-    backups.backup(loaded(data_dir, config_file, database_url), target)
+    backups.backup(config, target)
     print(f"Written: {target}")
 
 
 @quarterdeckd.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@located
-def restore(file: Path, *, data_dir: str | None, config_file: str | None, database_url: str | None) -> None:
+@configured
+def restore(config: Config, file: Path) -> None:
     """Make a new data directory from the backup FILE."""
     from quarterdeck.daemon import backups
 
-    config = loaded(data_dir, config_file, database_url)
     backups.restore(config, file.absolute())
     print(f"Restored into {config.data}; start it with `quarterdeckd serve --data-dir {config.data}`.")
 
@@ -245,16 +258,14 @@ def token() -> None:
 @click.option("--access", type=click.Choice(["read", "write"]), required=True, help="What it may do without a role.")
 @click.option("--role", "roles", multiple=True, metavar="ROLE", help="Adds a role's rights; can be repeated.")
 @click.option("--expires", metavar="WHEN", help="30d, 12h or a date; without it the token does not expire.")
-@located
+@configured
 def token_create(
+    config: Config,
     name: str,
     *,
     access: str,
     roles: tuple[str, ...],
     expires: str | None,
-    data_dir: str | None,
-    config_file: str | None,
-    database_url: str | None,
 ) -> None:
     """Make a token and print it; it is shown this once."""
     from quarterdeck.core.accounts import Access
@@ -262,20 +273,19 @@ def token_create(
     from quarterdeck.services import accounts
 
     until = moment(expires)
-    config = loaded(data_dir, config_file, database_url)
     with administration.acting(config, "quarterdeckd token create") as ctx:
         _, secret = accounts.create_token(ctx, name, access=Access(access), roles=frozenset(roles), expires_at=until)
     print(secret)
 
 
 @token.command("list")
-@located
-def token_list(*, data_dir: str | None, config_file: str | None, database_url: str | None) -> None:
+@configured
+def token_list(config: Config) -> None:
     """List the tokens, without their secrets."""
     from quarterdeck.daemon import administration
     from quarterdeck.services import accounts
 
-    with administration.acting(loaded(data_dir, config_file, database_url), "token list") as ctx:
+    with administration.acting(config, "token list") as ctx:
         rows = [
             (
                 account.name,
@@ -291,13 +301,12 @@ def token_list(*, data_dir: str | None, config_file: str | None, database_url: s
 
 @token.command("revoke")
 @click.argument("name")
-@located
-def token_revoke(name: str, *, data_dir: str | None, config_file: str | None, database_url: str | None) -> None:
+@configured
+def token_revoke(config: Config, name: str) -> None:
     """End the token NAME at once."""
     from quarterdeck.daemon import administration
     from quarterdeck.services import accounts
 
-    config = loaded(data_dir, config_file, database_url)
     with administration.acting(config, "quarterdeckd token revoke") as ctx:
         accounts.revoke_token(ctx, name)
     print(f"The token '{name}' is revoked.")
@@ -312,15 +321,13 @@ def user() -> None:
 @click.argument("name")
 @click.option("--role", "roles", multiple=True, required=True, metavar="ROLE", help="Can be repeated; admin is all.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking.")
-@located
+@configured
 def user_create(
+    config: Config,
     name: str,
     *,
     roles: tuple[str, ...],
     password_stdin: bool,
-    data_dir: str | None,
-    config_file: str | None,
-    database_url: str | None,
 ) -> None:
     """Make a user."""
     from quarterdeck.daemon import administration
@@ -332,20 +339,19 @@ def user_create(
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
         raise Invalid("There is no terminal to ask for the password: give it with --password-stdin.")
-    config = loaded(data_dir, config_file, database_url)
     with administration.acting(config, "quarterdeckd user create") as ctx:
         accounts.create_user(ctx, name, password, frozenset(roles))
     print(f"The user '{name}' is made.")
 
 
 @user.command("list")
-@located
-def user_list(*, data_dir: str | None, config_file: str | None, database_url: str | None) -> None:
+@configured
+def user_list(config: Config) -> None:
     """List the users."""
     from quarterdeck.daemon import administration
     from quarterdeck.services import accounts
 
-    with administration.acting(loaded(data_dir, config_file, database_url), "user list") as ctx:
+    with administration.acting(config, "user list") as ctx:
         rows = [
             (account.name, ",".join(sorted(account.roles)) or "-", "enabled" if account.enabled else "disabled")
             for account in accounts.users(ctx)
@@ -355,13 +361,12 @@ def user_list(*, data_dir: str | None, config_file: str | None, database_url: st
 
 @user.command("remove")
 @click.argument("name")
-@located
-def user_remove(name: str, *, data_dir: str | None, config_file: str | None, database_url: str | None) -> None:
+@configured
+def user_remove(config: Config, name: str) -> None:
     """Remove the user NAME."""
     from quarterdeck.daemon import administration
     from quarterdeck.services import accounts
 
-    config = loaded(data_dir, config_file, database_url)
     with administration.acting(config, "quarterdeckd user remove") as ctx:
         accounts.remove_user(ctx, name)
     print(f"The user '{name}' is removed.")
@@ -378,37 +383,34 @@ def enrolment() -> None:
 @click.option("--uses", type=click.IntRange(min=1), metavar="N", help="How many machines; without it any number.")
 @click.option("--expires", metavar="WHEN", default="7d", help="30d, 12h or a date.")
 @click.option("--line", is_flag=True, help="Print the whole line to paste on the machine instead of the token.")
-@located
+@configured
 def enrolment_create(
+    config: Config,
     name: str,
     *,
     accept: bool,
     uses: int | None,
     expires: str,
     line: bool,
-    data_dir: str | None,
-    config_file: str | None,
-    database_url: str | None,
 ) -> None:
     """Make an enrolment token and print it; it is shown this once."""
     from quarterdeck.daemon import administration, first_start
     from quarterdeck.services import enrolment as enrolments
 
     until = moment(expires)
-    config = loaded(data_dir, config_file, database_url)
     with administration.acting(config, "quarterdeckd enrolment create") as ctx:
         secret = enrolments.create_token(ctx, name, accept=accept, uses=uses, expires_at=until)
     print(first_start.enrolment_line(config, secret) if line else secret)
 
 
 @enrolment.command("list")
-@located
-def enrolment_list(*, data_dir: str | None, config_file: str | None, database_url: str | None) -> None:
+@configured
+def enrolment_list(config: Config) -> None:
     """List the enrolment tokens, without their secrets."""
     from quarterdeck.daemon import administration
     from quarterdeck.services import enrolment as enrolments
 
-    with administration.acting(loaded(data_dir, config_file, database_url), "enrolment list") as ctx:
+    with administration.acting(config, "enrolment list") as ctx:
         rows = [
             (
                 found.id,
@@ -424,19 +426,12 @@ def enrolment_list(*, data_dir: str | None, config_file: str | None, database_ur
 
 @enrolment.command("revoke")
 @click.argument("id")
-@located
-def enrolment_revoke(
-    id: str,  # noqa: A002  # click names the argument so in its help
-    *,
-    data_dir: str | None,
-    config_file: str | None,
-    database_url: str | None,
-) -> None:
+@configured
+def enrolment_revoke(config: Config, id: str) -> None:  # noqa: A002  # click names the argument so in its help
     """End the enrolment token ID; nodes that came through it stay."""
     from quarterdeck.daemon import administration
     from quarterdeck.services import enrolment as enrolments
 
-    config = loaded(data_dir, config_file, database_url)
     with administration.acting(config, "quarterdeckd enrolment revoke") as ctx:
         enrolments.revoke_token(ctx, id)
     print(f"The enrolment token {id} is revoked.")
