@@ -22,7 +22,7 @@ from quarterdeck.core.node_commands import Begun, End, Event, Output
 from quarterdeck.core.relays import ListedNode, Topology
 from quarterdeck.formats import node_commands as lines
 from quarterdeck.formats.signature import SigningKey
-from quarterdeck.relaying import waiting_commands
+from quarterdeck.relaying import streams, waiting_commands
 from quarterdeck.relaying.links import Signer
 from quarterdeck.relaying.node_commands import NodeCommands, own
 from quarterdeck.relaying.nodes_list import Listing, NodesList
@@ -408,9 +408,14 @@ def test_an_answer_that_nobody_ever_reads_orders_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [b'{"started": true}\n', b"x" * (5 * waiting_commands.BUFFER_BYTES)], ids=["unknown", "endless"]
+    ("said", "why"),
+    [
+        (b'{"started": true}\n', "What is told of a command cannot be read"),
+        (b"x" * (streams.LONGEST_LINE + 1), "says a line that has no end"),
+    ],
+    ids=["unknown", "endless"],
 )
-def test_a_relay_that_says_what_nobody_understands_may_have_had_the_command_begin(said: bytes) -> None:
+def test_a_relay_that_says_what_nobody_understands_may_have_had_the_command_begin(said: bytes, why: str) -> None:
     class Saying(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
@@ -427,7 +432,7 @@ def test_a_relay_that_says_what_nobody_understands_may_have_had_the_command_begi
         (end,) = [event async for event in below.order(NEAR, "1", b"sealed")]
         assert isinstance(end, End)
         assert end.ending == "lost"
-        assert "What is told of a command" in end.reason
+        assert why in end.reason
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Saying) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
@@ -23,7 +23,7 @@ from quarterdeck.relaying.links import Signer, Times
 from quarterdeck.relaying.nodes_list import NodesList
 from quarterdeck.relaying.streams import BrokenOff, Place
 from quarterdeck.relaying.waiting_agents import WaitingAgents
-from quarterdeck.relaying.waiting_commands import BUFFER_BYTES, WaitingCommands
+from quarterdeck.relaying.waiting_commands import WaitingCommands
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,6 @@ _BEAT_SECONDS = 10.0
 _SILENCE_SECONDS = 40.0
 #: How long it may take to tell a server that a command is to stop.
 STOP_SECONDS = 3.0
-#: Twice what output may wait to be read, in base64: nobody says more at a time.
-_LONGEST_LINE = 4 * BUFFER_BYTES
 _PATH = "/rudder/relay-api/commands"
 _OPAQUE = "application/octet-stream"
 _NOT_ALLOWED = "its agent waits here for runs and takes no commands (quarterdeck-agent listen --commands)."
@@ -53,8 +51,9 @@ class CommandsElsewhere:
         """What becomes of an order, to its end; None now and then. Never raises for what happens on the way."""
         begun = False
         try:
-            async with aclosing(self._place(_SILENCE_SECONDS).ask("POST", _path(node, order), parcel, _OPAQUE)) as told:
-                async for line in _split(told):
+            place = self._place(_SILENCE_SECONDS)
+            async with aclosing(place.lines("POST", _path(node, order), parcel, _OPAQUE)) as lines:
+                async for line in lines:
                     event = node_commands.decode(line)
                     begun = begun or isinstance(event, Begun)
                     yield event
@@ -85,17 +84,6 @@ def own(url: str, pin: str, signer: Signer) -> CommandsElsewhere:
 
 def _path(node: NodeId, order: str) -> str:
     return f"{_PATH}/{node}/{order}"
-
-
-async def _split(told: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    """The lines of an answer. Raises Invalid for one that has no end."""
-    rest = b""
-    async for piece in told:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield line
-        if len(rest) > _LONGEST_LINE:
-            raise Invalid("What is told of a command does not end.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

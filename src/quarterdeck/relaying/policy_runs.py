@@ -56,18 +56,16 @@ class PolicyRuns:
         place = Place(
             url=self.url, key_hash=self.key_hash, signer=self.signer, read_seconds=ANSWER_SECONDS, times=self.times
         )
-        told, rest = False, b""
+        told = False
         try:
             body = urlencode(wanted.fields((node,))).encode()
-            async with aclosing(place.ask("POST", _PATH, body, _FORM)) as pieces:
-                async for piece in pieces:
-                    *lines, rest = (rest + piece).split(b"\n")
-                    for line in lines:
-                        told = True
-                        event = _decode(line, node)
-                        yield event
-                        if isinstance(event, RunEnd):
-                            return
+            async with aclosing(place.lines("POST", _PATH, body, _FORM)) as lines:
+                async for line in lines:
+                    told = True
+                    event = _decode(line, node)
+                    yield event
+                    if isinstance(event, RunEnd):
+                        return
             yield RunEnd(problem="its end was not told." if told else "it is not below this server.")
         except QuarterdeckError as error:
             yield RunEnd(problem=error.message)

@@ -11,12 +11,12 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from http.client import OK
 from typing import TYPE_CHECKING, Any
 
-from quarterdeck.core.errors import Unavailable
+from quarterdeck.core.errors import Invalid, Unavailable
 from quarterdeck.core.relays import KeyHash
 from quarterdeck.formats import agent, nodes_list
 from quarterdeck.relaying.links import USER_AGENT, Link, Signer, Times, Told
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import httpx
 
 CONNECT_SECONDS = 10.0
+#: Nobody of ours says more at a time than twice what may wait to be read of one command, in base64.
+LONGEST_LINE = 4 * 1024 * 1024
 _KEEP_ALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
@@ -64,6 +66,17 @@ class Place:
             if is_last or not self.times.learn(told):
                 reason = told.body[:_REASON].decode(errors="replace")
                 raise Unavailable(f"{self.url} answers with status {told.status}: {reason}")
+
+    async def lines(self, method: str, path: str, body: bytes, content_type: str) -> AsyncGenerator[bytes, None]:
+        """The same line by line, without what follows the last line feed. Raises Invalid for a line without an end."""
+        rest = b""
+        async with aclosing(self.ask(method, path, body, content_type)) as pieces:
+            async for piece in pieces:
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    yield line
+                if len(rest) > LONGEST_LINE:
+                    raise Invalid(f"{self.url} says a line that has no end.")
 
     @asynccontextmanager
     async def _asked(self, method: str, path: str, body: bytes, content_type: str) -> AsyncIterator[httpx.Response]:
