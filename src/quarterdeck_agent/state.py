@@ -5,7 +5,8 @@
     policy                       last verified policy  memory.json    counters and times
     queue/                       parcels to send       refused/       parcels the server will never take
     backups/ persistent/         kept by methods       resources/     files of techniques
-    history.jsonl                the last runs         lock
+    history.jsonl                the last runs         orders/        which commands came
+    lock
 
 Every file is replaced atomically, so a crash leaves the old one or the new one.
 """
