@@ -48,6 +48,15 @@ def test_a_line_has_time_level_place_and_text(capsys: pytest.CaptureFixture[str]
     assert line[:4].isdigit()
 
 
+def test_a_line_that_cannot_be_put_together_ends_nobodys_work(capsys: pytest.CaptureFixture[str]) -> None:
+    log_lines.start(Log(nodes=[NODE]))
+
+    ours = logging.getLogger().handlers[-1]
+    ours.handle(logging.LogRecord("quarterdeck.web", logging.DEBUG, __file__, 1, "%d nodes", ("several",), None))
+
+    assert "--- Logging error ---" in capsys.readouterr().err
+
+
 def test_statement_67_levels_change_while_the_process_runs(capsys: pytest.CaptureFixture[str]) -> None:
     log_lines.start(Log(level="error"))
     first = written(capsys)

@@ -38,7 +38,10 @@ class _Chosen(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if self._watched is None or record.levelno >= self._required(record.name):
             return True
-        return self._watched.search(record.getMessage()) is not None
+        try:
+            return self._watched.search(record.getMessage()) is not None
+        except Exception:  # noqa: BLE001  # what is wrong with a line is told where it is written, and ends nobody's work
+            return True
 
     def _required(self, name: str) -> int:
         while name:
