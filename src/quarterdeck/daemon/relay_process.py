@@ -235,7 +235,9 @@ class Relay:
             listing = self.mirror.nodes.current()
         except QuarterdeckError as error:
             return f"The nodes list is fetched anew ({error.message}); {files}"
-        return f"{len(listing.topology.nodes)} nodes below, {len(listing.relays)} of them relays, as last heard; {files}"
+        return (
+            f"{len(listing.topology.nodes)} nodes below, {len(listing.relays)} of them relays, as last heard; {files}"
+        )
 
     def reload(self) -> None:
         """The same as a request for it, for a signal: what goes wrong is in the log only."""
@@ -285,30 +287,17 @@ def assemble(config: Config, known: Identity, reload: Callable[[], None] = lambd
         return links[-1]
 
     mirrored, for_nodes = up(_NODE_PATIENCE_SECONDS * 3), up(_NODE_PATIENCE_SECONDS)
-    copy = NodesCopy(path=data / NODES_LIST, me=me, link=mirrored, address=config.public_url)
-    nodes = NodesList(copy.load)
-    addresses = Addresses(data / "relays.json")
-    folder = FolderCopy(data / "mirror" / "folder", mirrored)
-    shared = FolderCopy(data / "mirror" / "share", mirrored, folder_copies.SHARE, relay_edges.MOST_SHARED_FILES)
     policies = data / "mirror" / "policies"
     policies.mkdir(mode=0o700, parents=True, exist_ok=True)
     asked = PolicyCopies(policies, for_nodes)
-    mirror = Mirror(
-        copy=copy,
-        nodes=nodes,
-        policies=PolicyCopies(policies, mirrored),
-        resources=ResourceCopies(data / "mirror" / "resources", asked, mirrored=mirrored, for_nodes=for_nodes),
-        folder=folder,
-        share=shared,
-        agent=AgentCopy(data / "mirror" / "agent", mirrored, known.policy_key, agent_file.agent_file),
-        seconds=config.relay.mirror_seconds,
-    )
+    mirror = _mirror(config, known, PolicyCopies(policies, mirrored), asked, mirrored, for_nodes)
+    nodes, addresses = mirror.nodes, Addresses(data / "relays.json")
     carried = up(_BATCH_PATIENCE_SECONDS)
     carried.rest_seconds = 0.0  # the forwarder waits by itself
     spool = data / "spool" / "parcels"
     counters, ways = Counters(), genuine_files.ways(config)
     queues = {"parcels": spool, **{way.name: way.incoming for way in ways}}
-    copy.state = lambda: _state(queues.values(), addresses)
+    mirror.copy.state = lambda: _state(queues.values(), addresses)
     waiting, carrying = WaitingAgents(), WaitingCommands()
     metrics = Metrics(nodes, queues, counted=counters.snapshot, waiting=lambda: waiting.count, commands=carrying)
     carriers = genuine_files.carriers(
@@ -323,38 +312,18 @@ def assemble(config: Config, known: Identity, reload: Callable[[], None] = lambd
         nodes=nodes,
         mirror=mirror,
         policies=asked,
-        folder=FolderTree(folder.folder),
-        share=relay_edges.share_tree(shared.folder),
+        folder=FolderTree(mirror.folder.folder),
+        share=relay_edges.share_tree(mirror.share.folder),
         spool=Spool(spool),
         addresses=addresses,
         waiting_agents=waiting,
         waiting_commands=carrying,
     )
-    runs = RemoteRuns(
-        nodes=nodes,
-        agents=waiting,
-        hop=RemoteRunHops(addresses=addresses, signer=signer),
-        ways=serving.ways_to_nodes(config),
-        enabled=config.relay.remote_run,
-    )
-    commands = NodeCommands(
-        nodes=nodes,
-        agents=agents.waiting_commands,
-        others=agents.waiting_agents,
-        addresses=addresses,
-        signer=signer,
-    )
+    runs = _remote_runs(config, agents, signer)
+    commands = NodeCommands(nodes=nodes, agents=carrying, others=waiting, addresses=addresses, signer=signer)
     hops = Hops(nodes, addresses, signer, up(_NODE_PATIENCE_SECONDS * 3))
     files = SharedFiles(data / "shared-files", nodes, hops.pass_on)
-    share = data / "share"
-    share.mkdir(mode=0o700, exist_ok=True)
-    own = PolicyFiles(
-        share=SharedFolder(share),
-        signed=asked.fetch,
-        resource=mirror.resources.content,
-        archives=relay_edges.archives(config, known.policy_key),
-        mirrored=shared.folder,
-    )
+    own = _policy_files(config, known, mirror, asked)
     relay = _relay_edge(config, reload, files, own, metrics, mirror, runs, commands)
     return Relay(
         application=_application(config, relay, agents, runs),
@@ -364,6 +333,46 @@ def assemble(config: Config, known: Identity, reload: Callable[[], None] = lambd
         carriers=carriers,
         links=tuple(links),
         queues=tuple(queues.values()),
+    )
+
+
+def _mirror(
+    config: Config, known: Identity, policies: PolicyCopies, asked: PolicyCopies, mirrored: Link, for_nodes: Link
+) -> Mirror:
+    """What is mirrored. `asked` are the policies as nodes ask for them."""
+    kept = config.data / "mirror"
+    copy = NodesCopy(path=config.data / NODES_LIST, me=NodeId(known.node), link=mirrored, address=config.public_url)
+    return Mirror(
+        copy=copy,
+        nodes=NodesList(copy.load),
+        policies=policies,
+        resources=ResourceCopies(kept / "resources", asked, mirrored=mirrored, for_nodes=for_nodes),
+        folder=FolderCopy(kept / "folder", mirrored),
+        share=FolderCopy(kept / "share", mirrored, folder_copies.SHARE, relay_edges.MOST_SHARED_FILES),
+        agent=AgentCopy(kept / "agent", mirrored, known.policy_key, agent_file.agent_file),
+        seconds=config.relay.mirror_seconds,
+    )
+
+
+def _remote_runs(config: Config, agents: relayed_agents.Parts, signer: Signer) -> RemoteRuns:
+    return RemoteRuns(
+        nodes=agents.nodes,
+        agents=agents.waiting_agents,
+        hop=RemoteRunHops(addresses=agents.addresses, signer=signer),
+        ways=serving.ways_to_nodes(config),
+        enabled=config.relay.remote_run,
+    )
+
+
+def _policy_files(config: Config, known: Identity, mirror: Mirror, asked: PolicyCopies) -> PolicyFiles:
+    share = config.data / "share"
+    share.mkdir(mode=0o700, exist_ok=True)
+    return PolicyFiles(
+        share=SharedFolder(share),
+        signed=asked.fetch,
+        resource=mirror.resources.content,
+        archives=relay_edges.archives(config, known.policy_key),
+        mirrored=mirror.share.folder,
     )
 
 
