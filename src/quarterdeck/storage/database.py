@@ -43,7 +43,7 @@ from quarterdeck.storage.notifications import NotificationTable
 from quarterdeck.storage.parameters import ParameterTable
 from quarterdeck.storage.policies import PolicyTable
 from quarterdeck.storage.projects import ProjectTable
-from quarterdeck.storage.relays import RelayTable
+from quarterdeck.storage.relays import KnownKeys, RelayTable
 from quarterdeck.storage.reports import ReportTable
 from quarterdeck.storage.resources import ResourceTable
 from quarterdeck.storage.rules import RuleTable
@@ -74,6 +74,7 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 16, secret_key: bytes | None = None) -> None:
         self.url = url
         self.sealer = Sealer(secret_key)
+        self._known_keys = KnownKeys()
         self.engine: Engine = sqlalchemy.create_engine(
             _with_driver(url),
             pool_size=pool_size,
@@ -88,7 +89,7 @@ class Database:
     @contextmanager
     def unit_of_work(self, by: Provenance) -> Iterator[Store]:
         """A store that is rolled back at the end unless somebody committed it."""
-        store = Store(self.engine, by, self.sealer)
+        store = Store(self.engine, by, self.sealer, self._known_keys)
         try:
             yield store
         finally:
@@ -102,11 +103,12 @@ class Database:
 class Store:
     """One unit of work; see the module."""
 
-    def __init__(self, engine: Engine, by: Provenance, sealer: Sealer) -> None:
+    def __init__(self, engine: Engine, by: Provenance, sealer: Sealer, known_keys: KnownKeys | None = None) -> None:
         self._engine = engine
         self._connection: Connection | None = None
         self.by = by
         self.sealer = sealer
+        self.known_keys = known_keys or KnownKeys()
 
     @property
     def connection(self) -> Connection:

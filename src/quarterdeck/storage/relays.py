@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy
+from sqlalchemy import Text
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.nodes import NodeKind, NodeStatus
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from quarterdeck.storage.database import Store
 
 _nodes = tables.nodes
+_KINDS = {kind.value: kind for kind in NodeKind}
 
 
 class ListedRow(NamedTuple):
@@ -28,6 +31,17 @@ class ListedRow(NamedTuple):
     kind: NodeKind = NodeKind.NODE
 
 
+class KnownKeys:
+    """The keys of nodes as they were read last, which are nearly all of what is read for a list. Safe for threads.
+
+    One for each database. A version of a node's row never comes twice, so what was read with it stays right.
+    """
+
+    def __init__(self) -> None:
+        #: version and key (PEM) by node; replaced, never changed
+        self.present: Mapping[str, tuple[int, str]] = {}
+
+
 class RelayTable:
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -35,13 +49,32 @@ class RelayTable:
     def listed(self) -> list[ListedRow]:
         """Every accepted node."""
         query = sqlalchemy.select(
-            _nodes.c.id, _nodes.c.hostname, _nodes.c.policy_server, _nodes.c.key_pem, _nodes.c.kind
+            _nodes.c.id, _nodes.c.hostname, _nodes.c.policy_server, _nodes.c.kind, _nodes.c.version
         )
-        accepted = query.where(_nodes.c.status == NodeStatus.ACCEPTED.value)
+        rows = [tuple(row) for row in self._store.rows(query.where(_nodes.c.status == NodeStatus.ACCEPTED.value))]
+        keys = self._keys([(node, version) for node, _, _, _, version in rows])
         return [
-            ListedRow(NodeId(row.id), row.hostname, NodeId(row.policy_server), row.key_pem, NodeKind(row.kind))
-            for row in self._store.rows(accepted)
+            ListedRow(NodeId(node), hostname, NodeId(policy_server), keys[node][1], _KINDS[kind])
+            for node, hostname, policy_server, kind, _ in rows
+            if node in keys  # else it went away between the two queries
         ]
+
+    def _keys(self, nodes: Sequence[tuple[str, int]]) -> Mapping[str, tuple[int, str]]:
+        """The keys of nodes, with the versions of their rows. Only what is not known is read."""
+        known = self._store.known_keys
+        before, keys, missing = known.present, dict[str, tuple[int, str]](), list[str]()
+        for node, version in nodes:
+            key = before.get(node)
+            if key is not None and key[0] == version:
+                keys[node] = key
+            else:
+                missing.append(node)
+        if missing:
+            query = sqlalchemy.select(_nodes.c.id, _nodes.c.version, _nodes.c.key_pem)
+            of_these = _nodes.c.id == sqlalchemy.any_(sqlalchemy.literal(missing, ARRAY(Text)))
+            keys |= {row.id: (row.version, row.key_pem) for row in self._store.rows(query.where(of_these))}
+        known.present = keys
+        return keys
 
     def kind(self, node: str) -> NodeKind | None:
         """What an accepted node is; None when there is none of this id."""
