@@ -54,14 +54,16 @@ def listen(state: StateDirectory, *, commands: bool = False) -> None:
         from quarterdeck_agent import commanding  # what most nodes do not allow need not be there
 
         threading.Thread(target=commanding.Taker(state).take, name="commands", daemon=True).start()
-    Listener(state).go_on()
+    Listener(state, commands=commands).go_on()
 
 
 class Listener:
     """One connection to the server, made anew when the node gets another server."""
 
-    def __init__(self, state: StateDirectory) -> None:
+    def __init__(self, state: StateDirectory, *, commands: bool = False) -> None:
+        """`commands`: whether somebody else takes commands meanwhile, which is only said here."""
         self._state = state
+        self._orders = "runs and commands" if commands else "runs, not commands"
         self._settings: Optional[Settings] = None
         self._client: Optional[Client] = None
         self._failures = 0
@@ -106,6 +108,7 @@ class Listener:
             key = keys.load(self._state.path)
             self._client = Client(settings.server, settings.pin, key, self._state.node_id())
             self._settings = settings
+            print(f"quarterdeck-agent: listening to {settings.server} for {self._orders}", file=sys.stderr, flush=True)
         return self._client
 
     def _say(self, problem: str) -> None:

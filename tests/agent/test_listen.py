@@ -270,6 +270,7 @@ def test_an_agent_goes_on_listening_when_the_server_was_away(
 
     assert pieces[-1].status == 0
     log = Path(enrolled.at("listener.log")).read_text()
+    assert log.startswith(f"quarterdeck-agent: listening to {enrolled.settings().server} for runs, not commands\n")
     assert log.count("refused: unavailable") == 1
     assert "listening again" in log
 

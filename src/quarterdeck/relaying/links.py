@@ -222,7 +222,8 @@ class Link:
             raise Unavailable(str(error)) from error
         except (OSError, http.client.HTTPException) as error:
             self._rest()
-            reason = str(error) or type(error).__name__
+            told = error.strerror if isinstance(error, OSError) else ""
+            reason = told or str(error) or type(error).__name__
             raise Unavailable(f"{self.url} cannot be reached: {reason}") from error
         self._rests_until = 0.0
 
