@@ -7,6 +7,7 @@ import base64
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from quarterdeck.core import accounts
 from quarterdeck.core.accounts import SYSTEM
@@ -55,6 +56,43 @@ log = logging.getLogger(__name__)
 _FRESH_SECONDS = 10.0
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What the relay API asks of the database, each in a unit of work of its own that changes nothing."""
+
+    database: Database
+    key: SigningKey | None
+
+    @contextmanager
+    def _look(self) -> Iterator[Context]:
+        with self.database.unit_of_work(Provenance(actor="relay")) as store:
+            yield Context(account=SYSTEM, store=store)
+
+    def listing(self) -> Listing:
+        with self._look() as ctx:
+            return relays.listing(ctx)
+
+    def authorize(self, token: str, right: str) -> None:
+        with self._look() as ctx:
+            accounts.require(auth.account_of_token(ctx.store, token), right)
+
+    def check(self) -> None:
+        with self._look() as ctx:
+            system.check_database(ctx)
+
+    def signed_policy(self, node: NodeId) -> PolicyCopy:
+        if self.key is None:
+            raise NotAccepted("This server signs no policies.")
+        with self._look() as ctx:
+            # Nothing is committed here: a signature that is made now is made again next time, with the same bytes.
+            offer = agent_policies.offer(ctx, self.key, node, known_id="")
+        return PolicyCopy(offer.config_id, base64.b64encode(offer.signature).decode(), offer.body or b"")
+
+    def resource(self, _node: NodeId, digest: str) -> bytes:
+        with self._look() as ctx:
+            return technique_resources.content(ctx, digest)
+
+
 def root(
     config: Config,
     database: Database,
@@ -69,36 +107,8 @@ def root(
     for directory in (folder, directories.share(config)):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    @contextmanager
-    def look() -> Iterator[Context]:
-        with database.unit_of_work(Provenance(actor="relay")) as store:
-            yield Context(account=SYSTEM, store=store)
-
-    def listing() -> Listing:
-        with look() as ctx:
-            return relays.listing(ctx)
-
-    def authorize(token: str, right: str) -> None:
-        with look() as ctx:
-            accounts.require(auth.account_of_token(ctx.store, token), right)
-
-    def check_database() -> None:
-        with look() as ctx:
-            system.check_database(ctx)
-
-    def signed_policy(node: NodeId) -> PolicyCopy:
-        if key is None:
-            raise NotAccepted("This server signs no policies.")
-        with look() as ctx:
-            # Nothing is committed here: a signature that is made now is made again next time, with the same bytes.
-            offer = agent_policies.offer(ctx, key, node, known_id="")
-        return PolicyCopy(offer.config_id, base64.b64encode(offer.signature).decode(), offer.body or b"")
-
-    def resource(node: NodeId, digest: str) -> bytes:
-        with look() as ctx:
-            return technique_resources.content(ctx, digest)
-
-    nodes = NodesList(listing, fresh_seconds=_FRESH_SECONDS)
+    known = _Known(database, key)
+    nodes = NodesList(known.listing, fresh_seconds=_FRESH_SECONDS)
     pass_on, hop, signer = None, None, None
     waiting, carrying = agents or WaitingAgents(), commands or WaitingCommands()
     if key is not None and addresses is not None:
@@ -111,8 +121,8 @@ def root(
         files=SharedFiles(config.data / "shared-files", nodes, pass_on),
         policies=PolicyFiles(
             share=SharedFolder(directories.share(config)),
-            signed=signed_policy,
-            resource=resource,
+            signed=known.signed_policy,
+            resource=known.resource,
             archives=relay_edges.archives(config, key.public_pem if key is not None else ""),
         ),
         metrics=Metrics(
@@ -125,12 +135,12 @@ def root(
         door=Door(
             nodes=nodes,
             networks=callers.networks(config.relay.allowed_networks),
-            authorize=authorize,
+            authorize=known.authorize,
             certificate_header=config.relay.certificate_header.lower(),
             own=_own(key),
         ),
         checks={
-            "database": check_database,
+            "database": known.check,
             "configuration": lambda: settings.check_file(config),
         },
         reloads=(reload,) if reload is not None else (),
