@@ -16,6 +16,7 @@ from quarterdeck.daemon.http import mount
 from quarterdeck.dialects.native.dialect import PREFIX as NATIVE_PREFIX
 from quarterdeck.dialects.native.dialect import NativeDialect
 from quarterdeck.dialects.native.parts import Parts as NativeParts
+from quarterdeck.dialects.relay.dialect import RelayEdge
 from quarterdeck.dialects.rudder.dialect import RudderDialect
 from quarterdeck.dialects.rudder.fragments import FragmentCache
 from quarterdeck.dialects.rudder.parts import Parts as RudderParts
@@ -29,6 +30,7 @@ from quarterdeck.engine.inventory_watcher import InventoryWatcher
 from quarterdeck.engine.log_pages import LogPages
 from quarterdeck.formats.signature import SigningKey
 from quarterdeck.relaying.counters import Counters
+from quarterdeck.relaying.remote_runs import RemoteRuns
 from quarterdeck.relaying.spool import Spool
 from quarterdeck.relaying.waiting_agents import WaitingAgents
 from quarterdeck.relaying.waiting_commands import WaitingCommands
@@ -49,28 +51,10 @@ def application(config: Config, *, reload: Callable[[], None] | None = None) -> 
     site = sites.site(config)
     followed = Database(config.database_url, pool_size=2 * LOOKS)
     follower = Follower(followed, site)
-    spool = Spool(paths.report_spool(config))
-    native = NativeParts(
-        signing_key=SigningKey(kept.policy_key.read_bytes()),
-        spool=spool,
-        quarantine=relays.quarantine(config, spool),
-        started_at=datetime.now(UTC),
-        facts=_facts(config),
-        follow=follower.follow,
-        folder=relays.folder_tree(config),
-        share=relays.share_tree(config),
-        addresses=relays.addresses(config),
-        waiting_agents=WaitingAgents(),
-        waiting_commands=(waiting_commands := WaitingCommands()),
-    )
+    waiting_commands = WaitingCommands()
+    native = _native(config, SigningKey(kept.policy_key.read_bytes()), follower, waiting_commands)
     relay = relays.root(
-        config,
-        database,
-        native.signing_key,
-        native.addresses,
-        native.waiting_agents,
-        waiting_commands,
-        reload,
+        config, database, native.signing_key, native.addresses, native.waiting_agents, waiting_commands, reload
     )
     remote_runs = relay.parts.remote_runs
     assert remote_runs is not None
@@ -99,15 +83,8 @@ def application(config: Config, *, reload: Callable[[], None] | None = None) -> 
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(followed.close)
-            # The first request that defers a task should not wait for the library.
-            loading = asyncio.create_task(asyncio.to_thread(queue.load))
-            stack.callback(loading.cancel)
             await stack.enter_async_context(follower.listening())
-            await stack.enter_async_context(remote_runs.working())
-            if not config.workers.count:
-                # The spool is on this machine, so without a worker here nobody else could drain it.
-                await stack.enter_async_context(worker_wiring.draining(config))
-            await stack.enter_async_context(relay_edges.tidying(relay.parts.files, config.relay.cleanup_seconds))
+            await stack.enter_async_context(_beside(config, relay, remote_runs))
             yield
 
     intake_edge = genuine_files.edge(config, relay.parts.door)
@@ -121,6 +98,38 @@ def application(config: Config, *, reload: Callable[[], None] | None = None) -> 
 
     served.state.let_go = let_go
     return served
+
+
+@asynccontextmanager
+async def _beside(config: Config, relay: RelayEdge, remote_runs: RemoteRuns) -> AsyncIterator[None]:
+    """What goes on meanwhile that no request asks for."""
+    async with AsyncExitStack() as stack:
+        # The first request that defers a task should not wait for the library.
+        loading = asyncio.create_task(asyncio.to_thread(queue.load))
+        stack.callback(loading.cancel)
+        await stack.enter_async_context(remote_runs.working())
+        if not config.workers.count:
+            # The spool is on this machine, so without a worker here nobody else could drain it.
+            await stack.enter_async_context(worker_wiring.draining(config))
+        await stack.enter_async_context(relay_edges.tidying(relay.parts.files, config.relay.cleanup_seconds))
+        yield
+
+
+def _native(config: Config, key: SigningKey, follower: Follower, commands: WaitingCommands) -> NativeParts:
+    spool = Spool(paths.report_spool(config))
+    return NativeParts(
+        signing_key=key,
+        spool=spool,
+        quarantine=relays.quarantine(config, spool),
+        started_at=datetime.now(UTC),
+        facts=_facts(config),
+        follow=follower.follow,
+        folder=relays.folder_tree(config),
+        share=relays.share_tree(config),
+        addresses=relays.addresses(config),
+        waiting_agents=WaitingAgents(),
+        waiting_commands=commands,
+    )
 
 
 def _watcher(config: Config, database: Database) -> InventoryWatcher:
