@@ -1,29 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Agents that wait, runs that are asked of them, and what comes back, put together over ways and relays."""
+"""Runs that are asked of agents, and what comes back, put together over ways and relays."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tests.relaying.listeners import NEAR, NEXT, QUICK, asks, everything, listens, play, waiting
 
-from quarterdeck.core.errors import Conflict, Invalid, NotFound, Unavailable
+from quarterdeck.core.errors import Invalid, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.relays import ListedNode, Topology
 from quarterdeck.core.remote_runs import Form, Order, Wanted
-from quarterdeck.relaying import remote_runs, waiting_agents
+from quarterdeck.relaying import remote_runs
 from quarterdeck.relaying.nodes_list import Listing, NodesList
 from quarterdeck.relaying.remote_runs import Hop, RemoteRuns, Way
-from quarterdeck.relaying.waiting_agents import Ended, Run, Times, WaitingAgents
+from quarterdeck.relaying.waiting_agents import Ended, Times, WaitingAgents
 
-ROOT, NEAR, NEXT, RELAY, FAR = (NodeId(name) for name in ("root", "near", "next", "relay", "far"))
-QUICK = Times(hold=5, back=0.05, room=0.1, silence=0.3, run=5, look=0.02)
+ROOT, RELAY, FAR = (NodeId(name) for name in ("root", "relay", "far"))
 
 
 def listing() -> Listing:
@@ -36,286 +35,8 @@ def runs(agents: WaitingAgents, hop: Hop | None = None, *ways: Way) -> RemoteRun
     return RemoteRuns(nodes=NodesList(listing), agents=agents, hop=hop, ways=ways)
 
 
-def play(story: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(story, 20))
-
-
-async def asks(agents: WaitingAgents, node: NodeId) -> dict[str, Any]:
-    """One request of an agent that waits, and its answer."""
-    found = [json.loads(piece) async for piece in agents.hold(node)]
-    assert len(found) == 1
-    return dict(found[0])
-
-
-async def listens(agents: WaitingAgents, node: NodeId, *lines: str, status: int = 0, rests: float = 0.0) -> Any:
-    """An agent that carries out one order: it begins, prints, and ends. The order."""
-    order = await asks(agents, node)
-    run = agents.belongs(node, order["run"])
-    assert await agents.put(run, 0, b"", None) in ("received", "unwanted")
-    for number, line in enumerate(lines, 1):
-        await agents.put(run, number, f"{line}\n".encode(), None)
-        await asyncio.sleep(rests)
-    await agents.put(run, len(lines) + 1, b"", status)
-    return order
-
-
-async def waiting(agents: WaitingAgents, count: int) -> None:
-    """Until so many agents wait."""
-    while agents.count < count:  # noqa: ASYNC110  # nobody tells when an agent has come
-        await asyncio.sleep(0.005)
-
-
-async def everything(pieces: AsyncIterator[bytes]) -> str:
-    return b"".join([piece async for piece in pieces]).decode()
-
-
 def wanted(*nodes: str, **changes: Any) -> Wanted:
     return Wanted(nodes=tuple(NodeId(node) for node in nodes), **{"keep_output": True, **changes})
-
-
-# -- agents that wait ---------------------------------------------------------------------
-
-
-def test_an_agent_that_waits_is_told_to_run_and_its_output_comes_back() -> None:
-    async def story() -> None:
-        agents = WaitingAgents(QUICK)
-        agent = asyncio.create_task(listens(agents, NEAR, "one", "two", status=2))
-        await waiting(agents, 1)
-
-        run = agents.wake(NEAR, Order(conditions=("a", "b"), audit=True))
-        output = await everything(agents.follow(run))
-
-        assert output == "one\ntwo\n"
-        assert run.end == Ended(status=2)
-        order = await agent
-        assert {key: order[key] for key in ("status", "conditions", "audit", "output")} == {
-            "status": "run",
-            "conditions": ["a", "b"],
-            "audit": True,
-            "output": True,
-        }
-
-    play(story())
-
-
-def test_an_agent_that_waited_long_enough_is_told_to_ask_again() -> None:
-    async def story() -> None:
-        assert await asks(WaitingAgents(Times(hold=0.02)), NEAR) == {"status": "idle"}
-
-    play(story())
-
-
-def test_a_server_that_ends_lets_all_who_wait_go() -> None:
-    async def story() -> None:
-        agents = WaitingAgents(QUICK)
-        agent = asyncio.create_task(asks(agents, NEAR))
-        await waiting(agents, 1)
-
-        agents.let_go()
-
-        assert await agent == {"status": "idle"}
-        assert await asks(agents, NEXT) == {"status": "idle"}
-
-    play(story())
-
-
-def test_a_node_that_asks_twice_replaces_its_first_request() -> None:
-    async def story() -> None:
-        agents = WaitingAgents(QUICK)
-        first = asyncio.create_task(asks(agents, NEAR))
-        await waiting(agents, 1)
-        second = asyncio.create_task(listens(agents, NEAR, "second"))
-
-        assert await first == {"status": "replaced"}
-        assert await everything(agents.follow(agents.wake(NEAR, Order()))) == "second\n"
-        await second
-
-    play(story())
-
-
-def test_an_agent_that_is_not_there_is_not_woken() -> None:
-    with pytest.raises(Unavailable, match="does not wait here"):
-        WaitingAgents().wake(NEAR, Order())
-
-
-def test_an_agent_that_hung_up_is_not_there_any_more() -> None:
-    async def story() -> None:
-        agents = WaitingAgents(Times(hold=5, back=60))
-        agent = asyncio.create_task(asks(agents, NEAR))
-        await waiting(agents, 1)
-        agent.cancel()
-        with suppress(asyncio.CancelledError):
-            await agent
-
-        assert not agents.reaches(NEAR)
-
-    play(story())
-
-
-def test_an_agent_between_two_requests_gets_its_order_with_the_next() -> None:
-    async def story() -> None:
-        agents = WaitingAgents(Times(hold=0.01, back=5))
-        assert await asks(agents, NEAR) == {"status": "idle"}
-
-        run = agents.wake(NEAR, Order())
-        agent = asyncio.create_task(listens(agents, NEAR, "here"))
-
-        assert await everything(agents.follow(run)) == "here\n"
-        await agent
-
-    play(story())
-
-
-def test_an_agent_that_does_not_come_back_ends_the_run() -> None:
-    async def story() -> None:
-        agents = WaitingAgents(Times(hold=0.01, back=0.05, look=0.02))
-        await asks(agents, NEAR)
-        run = agents.wake(NEAR, Order())
-
-        assert await everything(agents.follow(run)) == ""
-        assert run.end is not None
-        assert "went away before it began" in run.end.problem
-
-    play(story())
-
-
-def test_an_order_that_did_not_arrive_is_given_again_and_one_that_began_is_not() -> None:
-    async def story() -> None:
-        agents = WaitingAgents(Times(hold=5, back=5))
-        lost = asyncio.create_task(asks(agents, NEAR))
-        await waiting(agents, 1)
-        run = agents.wake(NEAR, Order())
-        await lost
-
-        again = await asks(agents, NEAR)
-        assert again["run"] == run.id
-        await agents.put(run, 0, b"", None)
-        third = asyncio.create_task(asks(agents, NEAR))
-        await waiting(agents, 1)
-
-        assert run.end is not None
-        assert "started anew" in run.end.problem
-        assert not third.done()
-        third.cancel()
-
-    play(story())
-
-
-def test_an_agent_at_work_that_falls_silent_is_given_up() -> None:
-    async def story() -> None:
-        agents = WaitingAgents(QUICK)
-        agent = asyncio.create_task(asks(agents, NEAR))
-        await waiting(agents, 1)
-        run = agents.wake(NEAR, Order())
-        await agent
-        await agents.put(run, 0, b"", None)
-
-        assert await everything(agents.follow(run)) == ""
-        assert run.end is not None
-        assert "said nothing" in run.end.problem
-        with pytest.raises(NotFound):
-            agents.check(run, 1)
-
-    play(story())
-
-
-def test_a_piece_that_comes_again_is_taken_once_and_one_too_many_is_refused() -> None:
-    async def story() -> None:
-        agents, run = await _begun()
-        for _ in range(2):
-            assert await agents.put(run, 1, b"once\n", None) == "received"
-        with pytest.raises(Conflict):
-            agents.check(run, 3)
-        for _ in range(2):
-            await agents.put(run, 2, b"", 0)
-
-        assert await everything(agents.follow(run)) == "once\n"
-
-    play(story())
-
-
-def test_output_that_nobody_reads_yet_is_bounded_and_the_agent_sends_it_again() -> None:
-    async def story() -> None:
-        agents, run = await _begun()
-        piece = b"x" * (waiting_agents.BUFFER_BYTES // 4 - 1) + b"\n"
-        for number in range(1, 5):
-            assert await agents.put(run, number, piece, None) == "received"
-
-        assert await agents.put(run, 5, piece, None) == "again"
-        async with aclosing(agents.follow(run)) as pieces:
-            assert len(await anext(pieces)) == 4 * len(piece)
-            assert await agents.put(run, 5, piece, None) == "received"
-
-    play(story())
-
-
-def test_who_stops_reading_lets_the_run_go_on() -> None:
-    async def story() -> None:
-        agents, run = await _begun()
-        await agents.put(run, 1, b"a\n", None)
-        async with aclosing(agents.follow(run)) as pieces:
-            assert await anext(pieces) == b"a\n"
-
-        assert await agents.put(run, 2, b"b\n", None) == "unwanted"
-        assert await agents.put(run, 3, b"", 0) == "unwanted"
-        assert run.end == Ended(status=0)
-
-    play(story())
-
-
-def test_a_run_belongs_to_one_node_only() -> None:
-    async def story() -> None:
-        agents, run = await _begun()
-
-        assert agents.belongs(NEAR, run.id) is run
-        for node, run_id in ((NEXT, run.id), (NEAR, "another")):
-            with pytest.raises(NotFound):
-                agents.belongs(node, run_id)
-
-    play(story())
-
-
-def test_orders_for_a_busy_node_wait_in_a_short_line() -> None:
-    async def story() -> None:
-        agents, first = await _begun()
-        second = agents.wake(NEAR, Order())
-        for _ in range(waiting_agents.MOST_ORDERS - 1):
-            agents.wake(NEAR, Order(output=False))
-
-        with pytest.raises(Unavailable, match="wait for its agent already"):
-            agents.wake(NEAR, Order())
-        await agents.put(first, 1, b"", 0)
-        assert (await asks(agents, NEAR))["run"] == second.id
-
-    play(story())
-
-
-def test_agents_wait_on_one_loop_and_are_woken_from_other_threads() -> None:
-    agents, found = WaitingAgents(QUICK), []
-    thread = threading.Thread(target=lambda: found.append(asyncio.run(listens(agents, NEAR, "elsewhere"))))
-    thread.start()
-
-    async def story() -> None:
-        await waiting(agents, 1)
-        assert await everything(agents.follow(agents.wake(NEAR, Order()))) == "elsewhere\n"
-
-    play(story())
-    thread.join(10)
-    assert found
-
-
-async def _begun() -> tuple[WaitingAgents, Run]:
-    """NEAR at work."""
-    agents = WaitingAgents(Times(hold=5, back=5, room=0.05))
-    agent = asyncio.create_task(asks(agents, NEAR))
-    await waiting(agents, 1)
-    run = agents.wake(NEAR, Order())
-    await agent
-    await agents.put(run, 0, b"", None)
-    return agents, run
-
-
-# -- ways and relays ----------------------------------------------------------------------
 
 
 @dataclass
@@ -535,6 +256,30 @@ def test_lines_of_json_name_the_node_and_tell_how_it_ended() -> None:
         await agent
 
     play(story())
+
+
+def test_lines_of_json_tell_of_nodes_that_are_not_below_this_server() -> None:
+    async def story() -> None:
+        unknown = runs(WaitingAgents(), FakeHop())
+
+        output = await everything(unknown.ask(wanted("stranger", form=Form.JSON)))
+
+        assert json.loads(output) == {"node": "stranger", "hostname": "", "problem": "it is not below this server."}
+        assert await everything(unknown.ask(wanted("stranger"))) == ""
+
+    play(story())
+
+
+def test_one_line_of_the_log_names_the_nodes_that_were_not_reached(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        other = OtherWay(frozenset({RELAY}))
+        await everything(runs(WaitingAgents(), FakeHop(), other).ask(Wanted()))
+
+    play(story())
+
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "3 of 4 nodes here were not reached for a run: near, next, root"
+    ]
 
 
 def test_lines_of_json_tell_over_which_way_a_run_went_and_what_was_tried_before() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -34,9 +34,12 @@ _PIECES = 64
 _BEGINNING = 16
 _BEGIN_SECONDS = 0.25
 _LONGEST_LINE = 64 * 1024
+#: Nodes that a line of the log names.
+_NAMED = 10
 _NO_WAY = "there is no way to reach it: {}"
 #: What the first way is called: the agent that waits here.
 AGENT = "agent"
+_UNKNOWN = "it is not below this server."
 _SWITCHED_OFF = "remote runs are switched off here."
 _BY_ITSELF = "It runs by itself at its next interval."
 
@@ -110,6 +113,27 @@ class _Telling:
         return _line(relay, hostname, problem=problem) if self._json else b""
 
 
+class _Round:
+    """What the runs of one request share: whose turn it is to begin, and which nodes nothing reached."""
+
+    def __init__(self, nodes: int) -> None:
+        self.turns = asyncio.Semaphore(_BEGINNING)
+        self._nodes = self._left = nodes
+        self._unreached: list[NodeId] = []
+
+    def over(self, node: NodeId, over: _Over) -> None:
+        """Write down how a run ended; one line for all nodes that were not reached, for they may be very many."""
+        if over.problem and over.via:
+            log.warning("Run of node %s: %s", node, over.problem)
+        elif over.problem:
+            log.debug("Run of node %s: %s", node, over.problem)
+            self._unreached.append(node)
+        self._left -= 1
+        if not self._left and (unreached := self._unreached):
+            some = ", ".join(sorted(unreached)[:_NAMED]) + (" …" if len(unreached) > _NAMED else "")
+            log.warning("%d of %d nodes here were not reached for a run: %s", len(unreached), self._nodes, some)
+
+
 def _line(node: NodeId, hostname: str, **told: Any) -> bytes:
     return msgspec.json.encode({"node": node, "hostname": hostname, **told}) + b"\n"
 
@@ -148,12 +172,15 @@ class RemoteRuns:
     # -- the relay API --------------------------------------------------------------------
 
     def ask(self, wanted: Wanted) -> AsyncGenerator[bytes, None]:
-        """Have agents run; what is told of it. Nodes that are unknown are logged and left out."""
+        """Have agents run; what is told of it. Of unknown nodes only JSON tells; else they are logged and left out."""
         topology = self.nodes.current().topology
         split = topology.split_all() if wanted.nodes is None else topology.split(wanted.nodes)
         for node in split.unknown:
-            log.warning("Node %s is not asked to run: it is not below this server", node[:80])
-        return self._asked(self._sources(split, topology, wanted), wanted)
+            log.warning("Node %s is not asked to run: %s", node[:80], _UNKNOWN)
+        sources = self._sources(split, topology, wanted)
+        if wanted.keep_output and wanted.form is Form.JSON:
+            sources += [_told_unknown(node) for node in split.unknown]
+        return self._asked(sources, wanted)
 
     async def _asked(
         self, sources: Sequence[AsyncGenerator[bytes, None]], wanted: Wanted
@@ -167,23 +194,22 @@ class RemoteRuns:
                 yield piece
 
     def _sources(self, split: Split, topology: Topology, wanted: Wanted) -> list[AsyncGenerator[bytes, None]]:
-        turns = asyncio.Semaphore(_BEGINNING)
+        together = _Round(len(split.here))
         listed = topology.nodes
-        here = [self._run_here(node, listed[node].hostname, wanted.order, wanted.form, turns) for node in split.here]
+        here = [self._run_here(node, listed[node].hostname, wanted.order, wanted.form, together) for node in split.here]
         return here + [self._run_behind(relay, listed[relay], some, wanted) for relay, some in split.behind.items()]
 
     # -- one node, and one relay ----------------------------------------------------------
 
     async def _run_here(
-        self, node: NodeId, hostname: str, order: Order, form: Form, turns: asyncio.Semaphore | None = None
+        self, node: NodeId, hostname: str, order: Order, form: Form, together: _Round
     ) -> AsyncGenerator[bytes, None]:
-        """Output and end of one node's run; nothing but problems when no output is wanted."""
+        """Output and end of one node's run; nothing when no output is wanted."""
         telling = _Telling(form)
-        async with aclosing(self._first_way(node, hostname, order, turns or asyncio.Semaphore())) as pieces:
+        async with aclosing(self._first_way(node, hostname, order, together.turns)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, _Over):
-                    if piece.problem:
-                        log.warning("Run of node %s: %s", node, piece.problem)
+                    together.over(node, piece)
                     if order.output:
                         yield telling.end(node, hostname, piece)
                 elif order.output:
@@ -253,11 +279,12 @@ class RemoteRuns:
         wanted = Wanted(nodes=tuple(nodes), conditions=remote_runs.check_conditions(classes), asynchronous=True)
         topology = self.nodes.current().topology
         split = topology.split(nodes)
-        problems: dict[NodeId, str] = {}
-        turns = asyncio.Semaphore(_BEGINNING)
-        for node in (*split.here, *split.unknown):
-            if (problem := self._started(node, nodes[node], wanted.order, turns)) is not None:
-                problems[node] = problem
+        here = (*split.here, *split.unknown)
+        problems = self._refused(here)
+        together = _Round(len(here) - len(problems))
+        for node in [node for node in here if node not in problems]:
+            if not self._spawn(_drained(self._run_here(node, nodes[node], wanted.order, Form.TEXT, together))):
+                problems[node] = f"this server is about to end. {_BY_ITSELF}"
         for relay, some in split.behind.items():
             if self.hop is None or not self._spawn(
                 _drained(self._run_behind(relay, topology.nodes[relay], some, wanted))
@@ -278,14 +305,14 @@ class RemoteRuns:
             return _merged([self._run_behind(relay, topology.nodes[relay], (node,), wanted)])
         if not self.ways and not self.agents.reaches(node):
             raise _unreachable(node, "its agent does not wait here for orders (quarterdeck-agent listen).")
-        return _merged([self._run_here(node, hostname, wanted.order, wanted.form)])
+        return _merged([self._run_here(node, hostname, wanted.order, wanted.form, _Round(1))])
 
-    def _started(self, node: NodeId, hostname: str, order: Order, turns: asyncio.Semaphore) -> str | None:
-        if not self.ways and (refusal := self.agents.refusal(node)):
-            return f"{_NO_WAY.format(refusal)} {_BY_ITSELF}"
-        if not self._spawn(_drained(self._run_here(node, hostname, order, Form.TEXT, turns))):
-            return f"this server is about to end. {_BY_ITSELF}"
-        return None
+    def _refused(self, nodes: Iterable[NodeId]) -> dict[NodeId, str]:
+        """Which of these nodes nothing reaches, as far as that is known before it is tried, and why."""
+        if self.ways:
+            return {}
+        refusals = {node: self.agents.refusal(node) for node in nodes}
+        return {node: f"{_NO_WAY.format(refusal)} {_BY_ITSELF}" for node, refusal in refusals.items() if refusal}
 
     # -- what nobody waits for ------------------------------------------------------------
 
@@ -306,6 +333,10 @@ class RemoteRuns:
 
 def _unreachable(node: NodeId, why: str) -> Unavailable:
     return Unavailable(f"Node '{node}' can not be asked to run: {why} {_BY_ITSELF}")
+
+
+async def _told_unknown(node: NodeId) -> AsyncGenerator[bytes, None]:
+    yield _line(node, "", problem=_UNKNOWN)
 
 
 async def _drained(source: AsyncGenerator[bytes, None]) -> None:
