@@ -31,11 +31,12 @@ BLOCK_BYTES = 256 * 1024
 BLOCK_SECONDS = 0.5
 SOON_SECONDS = 0.03
 #: From this much on sinks ask to wait, until it has become half.
-WAITING_BYTES = 4 * 1024 * 1024
+WAITING_BYTES = 7 * 512 * 1024
 #: An unfinished line longer than this is kept in parts.
 LINE_BYTES = 64 * 1024
 
-_BATCH_BYTES = WAITING_BYTES // 2
+#: Smaller ones would make the time between two units of work a limit.
+_BATCH_BYTES = 2 * 1024 * 1024
 #: What an entry costs beside its text.
 _ENTRY_BYTES = 100
 #: Smaller blocks are packed faster than handed to a thread.
@@ -228,13 +229,20 @@ class LogWriter:
             weight += taken[-1].weight
         return taken
 
-    async def _keep(self, parts: Sequence[_Part]) -> None:
+    async def _keep(self, parts: list[_Part]) -> None:
+        """Pack and store some parts. What they were is let go once it is packed: more may then come meanwhile."""
         weight = sum(part.weight for part in parts)
         if weight < _WORTH_A_THREAD:
             blocks = self._packed(parts)
         else:
             blocks = await asyncio.to_thread(self._packed, parts)
+        parts.clear()
+        packed = min(weight, sum(len(block.data) for block in blocks))
+        self._release(weight - packed)
         await self._store(blocks)
+        self._release(packed)
+
+    def _release(self, weight: int) -> None:
         self._waiting -= weight
         if self._waiting <= WAITING_BYTES // 2:
             self._drained.set()
