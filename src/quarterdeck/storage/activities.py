@@ -10,7 +10,7 @@ import sqlalchemy
 from sqlalchemy import ColumnElement, Row
 
 from quarterdeck.core.activities import Activity, ActivityQuery
-from quarterdeck.storage.tables import activities
+from quarterdeck.storage.runbook_tables import activities
 
 if TYPE_CHECKING:
     from quarterdeck.storage.database import Store

@@ -23,7 +23,7 @@ from quarterdeck.core.ids import AccountId
 from quarterdeck.core.jobs import Job
 from quarterdeck.core.options import concealed
 from quarterdeck.formats import job_documents, job_yaml
-from quarterdeck.storage.tables import execution_steps, executions
+from quarterdeck.storage.runbook_tables import execution_steps, executions
 
 if TYPE_CHECKING:
     from quarterdeck.storage.database import Store

@@ -12,7 +12,7 @@ import sqlalchemy
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from quarterdeck.core.connections import Address
-from quarterdeck.storage.tables import host_keys
+from quarterdeck.storage.runbook_tables import host_keys
 
 if TYPE_CHECKING:
     from quarterdeck.storage.database import Store

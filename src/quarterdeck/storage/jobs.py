@@ -19,7 +19,7 @@ from quarterdeck.core.ids import AccountId
 from quarterdeck.core.jobs import Job, JobHead, SavedJob
 from quarterdeck.core.options import HIDDEN
 from quarterdeck.formats import job_documents, job_yaml
-from quarterdeck.storage import tables
+from quarterdeck.storage import runbook_tables as tables
 from quarterdeck.storage.sealing import Sealer
 from quarterdeck.storage.versioned import VersionedTable
 

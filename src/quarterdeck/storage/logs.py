@@ -12,7 +12,7 @@ import sqlalchemy
 from sqlalchemy.dialects.postgresql import insert
 
 from quarterdeck.storage.partitions import DailyPartitions
-from quarterdeck.storage.tables import execution_logs
+from quarterdeck.storage.runbook_tables import execution_logs
 
 if TYPE_CHECKING:
     from quarterdeck.storage.database import Store

@@ -9,7 +9,7 @@ import sqlalchemy
 from sqlalchemy import Row
 
 from quarterdeck.core.notifications import Delivery, NotificationState
-from quarterdeck.storage.tables import notifications
+from quarterdeck.storage.runbook_tables import notifications
 
 if TYPE_CHECKING:
     from quarterdeck.storage.database import Store

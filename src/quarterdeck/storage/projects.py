@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from quarterdeck.core.projects import Project
-from quarterdeck.storage import tables
+from quarterdeck.storage import runbook_tables as tables
 from quarterdeck.storage.versioned import VersionedTable
 
 

@@ -13,7 +13,8 @@ from quarterdeck.core.ids import ROOT, NodeId
 from quarterdeck.core.nodes import NodeStatus
 from quarterdeck.core.resources import Resource, is_own
 from quarterdeck.storage import property_rows
-from quarterdeck.storage.tables import group_members, groups, nodes, resources
+from quarterdeck.storage.runbook_tables import resources
+from quarterdeck.storage.tables import group_members, groups, nodes
 
 if TYPE_CHECKING:
     from quarterdeck.storage.database import Store

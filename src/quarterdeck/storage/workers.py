@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy
 
-from quarterdeck.storage.tables import executions, workers
+from quarterdeck.storage.runbook_tables import executions, workers
 
 if TYPE_CHECKING:
     from quarterdeck.storage.database import Store

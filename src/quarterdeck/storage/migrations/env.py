@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from alembic import context
 
-from quarterdeck.storage.tables import metadata
+from quarterdeck.storage import runbook_tables, tables
 
+# All tables have one metadata; those of the second module are in it once that was imported.
+assert runbook_tables.executions.metadata is tables.metadata
 connection = context.config.attributes["connection"]
-context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
+context.configure(connection=connection, target_metadata=tables.metadata, transaction_per_migration=True)
 with context.begin_transaction():
     context.run_migrations()
