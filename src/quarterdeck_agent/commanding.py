@@ -263,6 +263,8 @@ class _Carrying(threading.Thread):
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             teller.end("refused", f"The command cannot be started: {error}")
             return
+        # For whoever looks after this machine; the line itself may hold what nobody else is to see.
+        _say(f"command {self._id} of the server begins as {started.user}")
         with self._lock:
             self._process, why = process, self._why
         if why:  # it was to stop in the meantime
@@ -318,7 +320,9 @@ class _Carrying(threading.Thread):
                     return  # nobody wants to know, and it does not end
         status = process.poll() or 0
         reason = f"It was ended by signal {-status} ({signal.strsignal(-status)})." if status < 0 else ""
-        teller.end(self._why or "ended", "" if self._why else reason, status if status >= 0 else 128 - status)
+        status = status if status >= 0 else 128 - status
+        _say(f"command {self._id} {self._why or 'ended'}, exit status {status}")
+        teller.end(self._why or "ended", "" if self._why else reason, status)
 
     @staticmethod
     def _wait_a_little(process: subprocess.Popen[bytes]) -> None:
@@ -346,6 +350,7 @@ class _Start:
             raise ValueError("A command line or its environment holds a NUL character.")
         self._order = order
         self._entry, self._identity = _account(order.user)
+        self.user = self._entry.pw_name
         name, _, value = mark.partition("=")
         self._environment = {**_environment(self._entry), **order.environment, name: value}
         self._stdin: Optional[IO[bytes]] = _input(order.stdin)

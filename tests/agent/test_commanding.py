@@ -7,6 +7,7 @@ import base64
 import gzip
 import json
 import os
+import pwd
 import queue
 import signal
 import subprocess
@@ -251,6 +252,10 @@ def test_a_command_is_carried_out_and_its_streams_are_told_apart(server: Command
     assert together(pieces, "stdout") == "read from its input\n"
     assert together(pieces, "stderr") == "from its environment\n"
     assert (pieces[-1].ending, pieces[-1].status) == ("ended", 3)
+    log = Path(enrolled.at("listener.log")).read_text()
+    assert f"command {FIRST} of the server begins as {pwd.getpwuid(os.geteuid()).pw_name}\n" in log
+    assert f"command {FIRST} ended, exit status 3\n" in log
+    assert "WORD" not in log
 
 
 def test_a_replayed_order_is_refused_also_by_a_new_process(server: Commanding, enrolled: StateDirectory) -> None:
