@@ -10,7 +10,6 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,115 +21,21 @@ from cryptography.hazmat.primitives import serialization
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from tests.agents import Agent, report
-from tests.relaying.upstreams import Asked, Said, Upstream, conditional, upstream
+from tests.daemon.wired_relays import DEEP, INNER, NEAR, RELAY, STRANGER, Above, Below, identity, refused, wired
 
 from quarterdeck.core.errors import Unavailable
-from quarterdeck.core.ids import ROOT
 from quarterdeck.daemon import config, relay_process, tls
 from quarterdeck.daemon.config import WrongSettings
-from quarterdeck.daemon.relay_process import Relay
 from quarterdeck.formats import agent, nodes_list, relay_documents, signature
-from quarterdeck.formats.agent_client import Identity
-from quarterdeck.formats.relay_documents import NodeEntry, NodesDocument, ServerEntry
-from quarterdeck.relaying import spool
-
-RELAY = Agent(hostname="relay.example.com", key_number=3)
-NEAR = Agent(hostname="near.example.com", key_number=1)
-INNER = Agent(hostname="inner.example.com", key_number=2)
-DEEP = Agent(hostname="deep.example.com", key_number=4)
-STRANGER = Agent(hostname="stranger.example.com", key_number=5)
-
-
-@dataclass
-class Above:
-    """The server above: the nodes it lists, their policies, and what it says to whatever is passed on."""
-
-    listed: dict[str, NodeEntry] = field(default_factory=dict)
-    passed: list[Asked] = field(default_factory=list)
-    away: bool = False
-    #: its clock minus ours, in seconds
-    ahead: int = 0
-
-    def answer(self, asked: Asked) -> Said:
-        if self.away:
-            return Said(503)
-        now = int(time.time()) + self.ahead
-        if any(abs(int(moment) - now) > 300 for moment in _moments(asked)):
-            return Said(401, b'{"code":"clock_skew","server_time":%d}' % now)
-        if asked.target == relay_documents.PATH_NODES:
-            document = NodesDocument(ServerEntry(ROOT, (RELAY.certificate,)), self.listed)
-            return conditional(asked, relay_documents.encode(document))
-        if asked.target.startswith(f"{relay_documents.PATH_POLICIES}/"):
-            node = asked.target.rpartition("/")[2].encode()
-            return Said(200, b"policy of " + node, {"ETag": '"id-1"', agent.HEADER_SIGNATURE: "c2ln"})
-        self.passed.append(asked)
-        return Said(404, b'{"code":"not_accepted","message":"Wait."}', {"Content-Type": "application/json"})
-
-
-def _moments(asked: Asked) -> list[str]:
-    """When a request was signed, and its voucher."""
-    voucher = asked.headers.get(relay_documents.HEADER_VOUCHER.lower(), "")
-    return [asked.headers[agent.HEADER_TIME.lower()], *([relay_documents.read_voucher(voucher)[1]] if voucher else [])]
-
-
-@dataclass
-class Below:
-    """The relay as those below it meet it."""
-
-    relay: Relay
-    client: httpx.Client
-    above: Above
-    data: Path
-
-    def get(self, one: Agent, path: str, tag: str = "") -> httpx.Response:
-        extra = {"If-None-Match": tag} if tag else {}
-        return self.client.get(path, headers=one.headers("GET", path) | extra)
-
-    def post(self, one: Agent, path: str, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
-        return self.client.post(path, content=body, headers=headers or one.headers("POST", path, body))
-
-    def spooled(self) -> list[bytes]:
-        directory = self.data / "spool" / "parcels"
-        return [record for path in spool.pending(directory) for record in spool.records(path)]
+from quarterdeck.formats.relay_documents import NodeEntry
 
 
 @pytest.fixture
-def server() -> Iterator[Upstream]:
-    with upstream() as made:
-        yield made
-
-
-def identity(server: str) -> Identity:
-    """What the relay is at a server."""
-    pem = RELAY.key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return Identity(RELAY.node, pem, RELAY.certificate, server, "", "")
-
-
-@pytest.fixture
-def below(server: Upstream, tmp_path: Path) -> Iterator[Below]:
-    above = Above(
-        {
-            NEAR.node: NodeEntry("near", RELAY.node, (NEAR.certificate,)),
-            INNER.node: NodeEntry("inner", RELAY.node, (INNER.certificate,), relay=True),
-            DEEP.node: NodeEntry("deep", INNER.node, (DEEP.certificate,)),
-        }
-    )
-    server.answer = above.answer
+def below(tmp_path: Path) -> Iterator[Below]:
     commands = [{"name": "echo", "command": ["/bin/echo", "by", "{hostname}"]}]
-    given = {"public_url": "https://relay.example.com:8443", "relay.remote_run_commands": commands}
-    settings = config.load({"data_dir": str(tmp_path), **given}, {})
-    relay = relay_process.assemble(settings, identity(server.url))
-    relay.mirror.refresh_nodes()
-    with TestClient(relay.application, client=("192.0.2.7", 4711), raise_server_exceptions=False) as client:
-        yield Below(relay, client, above, tmp_path)
-    for link in relay.links:
-        link.close()
-
-
-def refused(answer: httpx.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["code"]
+    told = {"public_url": "https://relay.example.com:8443", "relay.remote_run_commands": commands}
+    with wired(Above(), tmp_path, told) as made:
+        yield made
 
 
 # -- nodes ---------------------------------------------------------------------------------

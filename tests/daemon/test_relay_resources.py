@@ -9,23 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from starlette.testclient import TestClient
 from tests import agents
 from tests.agents import Agent
-from tests.daemon.test_relay_process import Above, Below, refused
-from tests.relaying.upstreams import Asked, Said, Upstream, conditional, upstream
+from tests.daemon.wired_relays import DEEP, INNER, NEAR, STRANGER, Above, Below, refused, wired
+from tests.relaying.upstreams import Asked, Said, conditional
 
-from quarterdeck.daemon import config, relay_process
 from quarterdeck.formats import agent, agent_file, relay_documents
-from quarterdeck.formats.agent_client import Identity
-from quarterdeck.formats.relay_documents import NodeEntry
 
-RELAY = Agent(hostname="relay.example.com", key_number=3)
-NEAR = Agent(hostname="near.example.com", key_number=1)
-INNER = Agent(hostname="inner.example.com", key_number=2)
-DEEP = Agent(hostname="deep.example.com", key_number=4)
-STRANGER = Agent(hostname="stranger.example.com", key_number=5)
 ROOT_KEY = Agent(key_number=6)
 FOR_NEAR, FOR_DEEP, AGENT = b"for near", b"for deep", b"the server's agent"
 
@@ -57,32 +47,10 @@ class Root(Above):
 
 
 @pytest.fixture
-def server() -> Iterator[Upstream]:
-    with upstream() as made:
+def below(tmp_path: Path) -> Iterator[Below]:
+    told = {"public_url": "https://relay.example.com:8443"}
+    with wired(Root(), tmp_path, told, policy_key=ROOT_KEY.certificate) as made:
         yield made
-
-
-@pytest.fixture
-def below(server: Upstream, tmp_path: Path) -> Iterator[Below]:
-    above = Root(
-        {
-            NEAR.node: NodeEntry("near", RELAY.node, (NEAR.certificate,)),
-            INNER.node: NodeEntry("inner", RELAY.node, (INNER.certificate,), relay=True),
-            DEEP.node: NodeEntry("deep", INNER.node, (DEEP.certificate,)),
-        }
-    )
-    server.answer = above.answer
-    pem = RELAY.key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    known = Identity(RELAY.node, pem, RELAY.certificate, server.url, "", ROOT_KEY.certificate)
-    settings = config.load({"data_dir": str(tmp_path), "public_url": "https://relay.example.com:8443"}, {})
-    relay = relay_process.assemble(settings, known)
-    relay.mirror.refresh_nodes()
-    with TestClient(relay.application, client=("192.0.2.7", 4711), raise_server_exceptions=False) as client:
-        yield Below(relay, client, above, tmp_path)
-    for link in relay.links:
-        link.close()
 
 
 def path(content: bytes, *, relay: bool = False) -> str:

@@ -7,21 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from starlette.testclient import TestClient
-from tests.agents import Agent
-from tests.daemon.test_relay_process import Above, Below, refused
-from tests.relaying.upstreams import Asked, Said, Upstream, conditional, upstream
+from tests.daemon.wired_relays import DEEP, INNER, NEAR, Above, Below, refused, wired
+from tests.relaying.upstreams import Asked, Said, conditional
 
-from quarterdeck.daemon import config, relay_process
 from quarterdeck.formats import agent, relay_documents
-from quarterdeck.formats.agent_client import Identity
-from quarterdeck.formats.relay_documents import FileEntry, NodeEntry, TreeDocument
-
-RELAY = Agent(hostname="relay.example.com", key_number=3)
-NEAR = Agent(hostname="near.example.com", key_number=1)
-INNER = Agent(hostname="inner.example.com", key_number=2)
-DEEP = Agent(hostname="deep.example.com", key_number=4)
+from quarterdeck.formats.relay_documents import FileEntry, TreeDocument
 
 
 class Root(Above):
@@ -42,38 +32,17 @@ class Root(Above):
 
 
 @pytest.fixture
-def server() -> Iterator[Upstream]:
-    with upstream() as made:
-        yield made
-
-
-@pytest.fixture
-def below(server: Upstream, tmp_path: Path) -> Iterator[Below]:
-    above = Root(
-        {
-            NEAR.node: NodeEntry("near", RELAY.node, (NEAR.certificate,)),
-            INNER.node: NodeEntry("inner", RELAY.node, (INNER.certificate,), relay=True),
-            DEEP.node: NodeEntry("deep", INNER.node, (DEEP.certificate,)),
-        }
-    )
+def below(tmp_path: Path) -> Iterator[Below]:
+    above = Root()
     above.files = {
         f"{NEAR.node}/rules/file": b"for near",
         f"{NEAR.node}/rules/dsc/rudder.zip": b"archive for near",
         f"{DEEP.node}/rules/file": b"for deep",
         "common/library": b"for all",
     }
-    server.answer = above.answer
-    pem = RELAY.key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    known = Identity(RELAY.node, pem, RELAY.certificate, server.url, "", "")
-    settings = config.load({"data_dir": str(tmp_path), "relay.allowed_networks": ["192.0.2.0/24"]}, {})
-    relay = relay_process.assemble(settings, known)
-    relay.mirror.round()
-    with TestClient(relay.application, client=("192.0.2.7", 4711), raise_server_exceptions=False) as client:
-        yield Below(relay, client, above, tmp_path)
-    for link in relay.links:
-        link.close()
+    with wired(above, tmp_path, {"relay.allowed_networks": ["192.0.2.0/24"]}) as made:
+        made.relay.mirror.round()
+        yield made
 
 
 def test_a_node_gets_its_files_at_its_relay_also_without_the_server(below: Below) -> None:
