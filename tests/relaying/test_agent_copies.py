@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests import agents
 from tests.agents import Agent
-from tests.relaying.upstreams import Asked, Said, Upstream, upstream
+from tests.relaying.upstreams import Asked, Said, Upstream
 
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.formats import agent, signature
@@ -44,12 +43,6 @@ class Above:
             signed = agents.sign(self.signer.key, agent.agent_file_message(digest))
             headers[agent.HEADER_SIGNATURE] = base64.b64encode(signed).decode()
         return Said(200, self.body, headers)
-
-
-@pytest.fixture
-def server() -> Iterator[Upstream]:
-    with upstream() as made:
-        yield made
 
 
 @pytest.fixture

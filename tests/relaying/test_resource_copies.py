@@ -6,12 +6,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.relaying.disks import fill, tiny_disk
-from tests.relaying.upstreams import Asked, Said, Upstream, conditional, upstream
+from tests.relaying.upstreams import Asked, Said, Upstream, conditional
 
 from quarterdeck.core.errors import NotFound, Unavailable
 from quarterdeck.core.ids import NodeId
@@ -55,12 +54,6 @@ class Above:
             for number, one in enumerate(self.files[node])
         ]
         return json.dumps({"node": node, "policies": [{"resources": named}, {}]}, separators=(",", ":")).encode()
-
-
-@pytest.fixture
-def server() -> Iterator[Upstream]:
-    with upstream() as made:
-        yield made
 
 
 @pytest.fixture
