@@ -4,18 +4,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-from bench._server import SOURCES, Server, free_port
-from tools.demo_world import tied
+from bench._server import Server, answering, daemon, environment, free_port, running
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,46 +35,20 @@ def relaying(server: Server, scratch: Path, settings: str = "") -> Iterator[Rela
     data, port = scratch / "relay", free_port()
     data.mkdir(mode=0o711)
     token = server.native("POST", "/enrolment-tokens", {"name": "relay", "accept": True})["token"]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("QUARTERDECK_")}
-    environment = kept | {"PYTHONPATH": os.pathsep.join([str(SOURCES), *filter(None, [kept.get("PYTHONPATH")])])}
-    program, place = [sys.executable, "-m", "quarterdeck.daemon.main", "relay"], ["--data-dir", str(data)]
+    place = ["--data-dir", str(data)]
     above = ["--upstream", str(server.client.base_url).rstrip("/"), "--token", token, "--accept-wait", "20"]
-    told = subprocess.run([*program, "enroll", *place, *above], env=environment, capture_output=True, check=False)
+    told = subprocess.run(
+        daemon("relay", "enroll", *place, *above), env=environment(), capture_output=True, check=False
+    )
     if told.returncode:
         raise SystemExit(told.stderr.decode())
     node = (data / "agent" / "node.id").read_text().strip()
     server.client.post(f"/rudder/api/latest/scaleoutrelay/promote/{node}").raise_for_status()
     (data / "quarterdeck.toml").write_text(settings)
     url, log = f"https://127.0.0.1:{port}", scratch / "relay.log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            tied([*program, *place, "--listen", f"127.0.0.1:{port}", "--public-url", url]),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            env=environment,
-        )
-    try:
-        relay = Relay(process.pid, node, data, url, _await(url, process, data, log))
+    command = daemon("relay", *place, "--listen", f"127.0.0.1:{port}", "--public-url", url)
+    with running(command, log) as process:
+        relay = Relay(process.pid, node, data, url, answering(url, process, log, data))
         while not relay.mirrored():
             time.sleep(0.1)
         yield relay
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _await(url: str, process: subprocess.Popen[bytes], data: Path, log: Path) -> ssl.SSLContext:
-    for _ in range(300):
-        if process.poll() is not None:
-            break
-        with contextlib.suppress(httpx.HTTPError, OSError):
-            context = ssl.create_default_context(cafile=str(data / "keys" / "ca.pem"))
-            httpx.get(url, trust_env=False, verify=context)
-            return context
-        time.sleep(0.2)
-    raise SystemExit(f"The relay does not answer: {log.read_text()}")

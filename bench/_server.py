@@ -126,22 +126,37 @@ def serving(scratch: Path, settings: str = "", *, tls: bool = False) -> Iterator
     data.mkdir(mode=0o711)
     (data / "quarterdeck.toml").write_text(f"tls = {str(tls).lower()}\n{settings}")
     port = free_port()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("QUARTERDECK_")}
-    environment = kept | {"PYTHONPATH": os.pathsep.join([str(SOURCES), *filter(None, [kept.get("PYTHONPATH")])])}
     url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "quarterdeck.daemon.main", "serve", "--data-dir", str(data)]
-    command += ["--listen", f"127.0.0.1:{port}", "--public-url", url]
+    command = daemon("serve", "--data-dir", str(data), "--listen", f"127.0.0.1:{port}", "--public-url", url)
     log = scratch / "server.log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(tied(command), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment)
-    try:
-        trusted = _await(url, process, log, data if tls else None)
+    with running(command, log) as process:
+        trusted = answering(url, process, log, data if tls else None)
         token = (data / "admin-token").read_text().strip()
         headers = {"X-API-Token": token}
         with httpx.Client(base_url=url, headers=headers, timeout=120, trust_env=False, verify=trusted) as client:
             server = Server(process.pid, data, client)
             _await_worker(server)
             yield server
+
+
+def daemon(*arguments: str) -> list[str]:
+    """The command line of a `quarterdeckd`."""
+    return [sys.executable, "-m", "quarterdeck.daemon.main", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Of a `quarterdeckd` from these sources, which no setting of whoever measures reaches."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("QUARTERDECK_")}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(SOURCES), *filter(None, [kept.get("PYTHONPATH")])])}
+
+
+@contextlib.contextmanager
+def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process for the length of the block; it is killed if it does not end within a minute of being told."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(tied(command), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment())
+    try:
+        yield process
     finally:
         process.terminate()
         try:
@@ -151,17 +166,17 @@ def serving(scratch: Path, settings: str = "", *, tls: bool = False) -> Iterator
             process.wait()
 
 
-def _await(url: str, process: subprocess.Popen[bytes], log: Path, data: Path | None) -> ssl.SSLContext | bool:
-    """Wait until it answers; what a client trusts. `data` is its data directory when it speaks TLS."""
+def answering(url: str, process: subprocess.Popen[bytes], log: Path, data: Path | None) -> ssl.SSLContext:
+    """Wait until it answers; what a client trusts. `data` is its data directory if it speaks TLS."""
     for _ in range(600):
         if process.poll() is not None:
-            raise SystemExit(f"The server ended with {process.returncode}: {log.read_text()}")
+            raise SystemExit(f"{url} ended with {process.returncode}: {log.read_text()}")
         with contextlib.suppress(httpx.HTTPError, OSError):
-            trusted = ssl.create_default_context(cafile=str(data / "keys" / "ca.pem")) if data else True
+            trusted = ssl.create_default_context(cafile=str(data / "keys" / "ca.pem") if data else None)
             httpx.get(url, trust_env=False, verify=trusted)
             return trusted
         time.sleep(0.2)
-    raise SystemExit(f"The server does not answer: {log.read_text()}")
+    raise SystemExit(f"{url} does not answer: {log.read_text()}")
 
 
 def _await_worker(server: Server) -> None:
