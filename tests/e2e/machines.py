@@ -182,6 +182,18 @@ def accept(machine: Machine) -> None:
     machine.site.ask("POST", f"/nodes/pending/{machine.node}", {"status": "accepted"})
 
 
+@contextlib.contextmanager
+def listening(machine: Machine, *arguments: str) -> Iterator[None]:
+    """The machine's agent waits for orders meanwhile; what it says is in its `listener.log`."""
+    with (machine.state / "listener.log").open("wb") as log:
+        process = subprocess.Popen(machine.command("listen", *arguments), stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
 @dataclass(frozen=True)
 class Kept:
     """A file that a rule keeps on machines: a directive of `TECHNIQUE` and its rule."""

@@ -7,10 +7,9 @@ import json
 import os
 import secrets
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import httpx
 import pytest
 from tests.daemon.servers import eventually
 from tests.e2e import relays
-from tests.e2e.machines import PATIENCE_SECONDS, Machine, Site, accept, site
+from tests.e2e.machines import PATIENCE_SECONDS, Site, accept, listening, site
 from tests.e2e.relays import Relay, RelayedMachine
 from tests.postgres import temporary_directory
 
@@ -82,18 +81,6 @@ class Tree:
         """For people who read a failure."""
         logs = [(one.state / "listener.log").read_text() for one in (self.near, self.far, self.closed)]
         return self.execution(number), self.lines(number), logs, self.relay.log.read_text()[-2000:]
-
-
-@contextmanager
-def listening(machine: Machine, *arguments: str) -> Iterator[None]:
-    """The machine's agent waits for orders meanwhile."""
-    with (machine.state / "listener.log").open("wb") as file:
-        process = subprocess.Popen(machine.command("listen", *arguments), stdout=file, stderr=file)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from tests.daemon.servers import eventually
 from tests.e2e import relays
-from tests.e2e.machines import NATIVE, PATIENCE_SECONDS, Kept, Site, accept, site
+from tests.e2e.machines import NATIVE, PATIENCE_SECONDS, Kept, Site, accept, listening, site
 from tests.e2e.relays import Relay, RelayedMachine
-from tests.e2e.test_node_commands import listening
 from tests.postgres import temporary_directory
 
 pytestmark = [pytest.mark.xdist_group("policy steps"), pytest.mark.timeout(300)]

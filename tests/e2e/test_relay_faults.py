@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from tests.agents import Agent
 from tests.daemon.servers import Process, eventually, family
 from tests.dialects.relay.conftest import shared
 from tests.e2e import relays
-from tests.e2e.machines import PATIENCE_SECONDS, Kept, Site, site
+from tests.e2e.machines import PATIENCE_SECONDS, Kept, Site, listening, site
 from tests.e2e.relays import Relay, RelayedMachine
 from tests.postgres import temporary_directory
 from tests.relaying.disks import tiny_disk
@@ -358,15 +357,3 @@ def asked_to_run(story: Story, node: str) -> str:
     """What a run on demand prints."""
     form = {"nodes": node, "keep_output": "true"}
     return story.site.client.post("/rudder/relay-api/remote-run/nodes", data=form).text
-
-
-@contextmanager
-def listening(machine: RelayedMachine) -> Iterator[None]:
-    """The machine's agent waits for orders meanwhile."""
-    with (machine.state / "listener.log").open("wb") as log:
-        process = subprocess.Popen(machine.command("listen"), stdout=log, stderr=log)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)

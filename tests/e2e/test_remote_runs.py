@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import httpx
 import pytest
 from tests.daemon.servers import eventually
 from tests.e2e import relays
-from tests.e2e.machines import PATIENCE_SECONDS, Kept, Machine, Site, accept, site
+from tests.e2e.machines import PATIENCE_SECONDS, Kept, Machine, Site, accept, listening, site
 from tests.e2e.relays import Relay, RelayedMachine
 from tests.postgres import temporary_directory
 
@@ -37,19 +36,6 @@ class Tree:
     def listens(self) -> bool:
         """Whether both agents run when they are asked to."""
         return all("component(s)" in self.ask(f"nodes/{one.node}").text for one in (self.near, self.far))
-
-
-@contextmanager
-def listening(machine: Machine) -> Iterator[None]:
-    """The machine's agent waits for orders meanwhile."""
-    log = machine.state / "listener.log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(machine.command("listen"), stdout=file, stderr=file)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture(scope="module")
