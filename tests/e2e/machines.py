@@ -243,6 +243,29 @@ class Kept:
         assert eventually(lambda: shown() == wanted, PATIENCE_SECONDS), (shown(), self.site.trouble())
 
 
+def statuses(run: Any) -> dict[str, str]:
+    """What came of each component."""
+    return {one["component"]: one["status"] for one in run["reports"]}
+
+
+def keep(served: Site, name: str, node: str, method: str, **parameters: str) -> None:
+    """A technique of one call, its directive, and a rule for one node."""
+    if method.startswith("sharedfile"):
+        parameters["file_id"] = "greeting"
+    call = {"type": "call", "id": f"call-{name}", "method": method, "component": name, "condition": "any"}
+    technique = {"id": f"technique_{name}", "version": "1.0", "name": name, "parameters": []}
+    served.ask("PUT", "/techniques", {**technique, "calls": [{**call, "parameters": parameters}]})
+    directive: dict[str, Any] = {"id": f"directive-{name}", "displayName": name, "techniqueName": technique["id"]}
+    directive |= {"techniqueVersion": "1.0", "policyMode": "enforce", "parameters": {"section": {"name": "sections"}}}
+    served.ask("PUT", "/directives", directive)
+    where = [{"objectType": "node", "attribute": "nodeId", "comparator": "eq", "value": node}]
+    query = {"select": "node", "composition": "And", "where": where}
+    group = {"id": f"group-{name}", "displayName": f"Group {name}", "category": "GroupRoot", "query": query}
+    served.ask("PUT", "/groups", group)
+    rule = {"id": f"rule-{name}", "displayName": name, "directives": [directive["id"]]}
+    served.ask("PUT", "/rules", {**rule, "targets": [f"group:group-{name}"]})
+
+
 def signed_headers(machine: Machine, node: str, path: str) -> dict[str, str]:
     """A request in the name of `node`, signed with this machine's own key."""
     key = serialization.load_pem_private_key((machine.state / "node.key").read_bytes(), None)

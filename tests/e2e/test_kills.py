@@ -10,7 +10,6 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,7 @@ import pytest
 from tests import agents
 from tests.agents import Agent
 from tests.daemon.servers import Process, eventually
-from tests.e2e.machines import PATIENCE_SECONDS, RUDDER, Kept, Machine, Site, accept, site
-from tests.postgres import temporary_directory
+from tests.e2e.machines import PATIENCE_SECONDS, RUDDER, Kept, Machine, Site, accept
 
 from quarterdeck.formats import agent
 from quarterdeck.storage import embedded
@@ -33,13 +31,6 @@ pytestmark = [pytest.mark.xdist_group("kills"), pytest.mark.timeout(300)]
 SHARE = 12
 #: Long enough for PostgreSQL to put it aside in pieces.
 LONG = 20_000
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Site]:
-    """One server for all kills."""
-    with temporary_directory() as directory, site(directory) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -19,10 +19,9 @@ from tests import agents
 from tests.agents import Agent
 from tests.daemon.servers import eventually
 from tests.e2e import relays
-from tests.e2e.machines import PATIENCE_SECONDS, Kept, Machine, Site
+from tests.e2e.machines import PATIENCE_SECONDS, Kept, Machine, Site, keep, listening, statuses
 from tests.e2e.networks import Network, network
 from tests.e2e.relays import Relay, RelayedMachine
-from tests.e2e.test_relays import keep, statuses
 from tests.postgres import temporary_directory
 
 from quarterdeck.formats import agent
@@ -152,18 +151,6 @@ def test_a_machine_that_reaches_the_lowest_relay_only_has_everything_of_the_serv
 def from_root(tree: Tree) -> str:
     with tree.hosts.inside(ROOT):
         return tree.asked_to_run()
-
-
-@contextmanager
-def listening(machine: Machine) -> Iterator[None]:
-    """The machine's agent waits for orders meanwhile."""
-    with (machine.state / "listener.log").open("wb") as log:
-        process = subprocess.Popen(machine.command("listen"), stdout=log, stderr=log)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def test_while_a_cable_is_out_nodes_are_served_and_their_reports_pile_up_and_then_go_up_once(tree: Tree) -> None:

@@ -8,25 +8,12 @@ from collections.abc import Iterator
 import pytest
 from tests.daemon.servers import eventually
 from tests.e2e import relays
-from tests.e2e.machines import NATIVE, PATIENCE_SECONDS, Site, site
+from tests.e2e.machines import NATIVE, PATIENCE_SECONDS, Site, keep, statuses
 from tests.e2e.relays import Relay, RelayedMachine
-from tests.e2e.test_relays import keep, statuses
-from tests.postgres import temporary_directory
 
 from quarterdeck.formats import agent
 
 pytestmark = [pytest.mark.xdist_group("relayed resources"), pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Site]:
-    with temporary_directory() as directory, site(directory) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def token(served: Site) -> str:
-    return relays.enrolment_token(served)
 
 
 @pytest.fixture(scope="module")

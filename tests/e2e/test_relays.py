@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psycopg
@@ -19,9 +18,8 @@ from tests.agents import Agent
 from tests.daemon.servers import eventually
 from tests.dialects.relay.conftest import shared
 from tests.e2e import relays
-from tests.e2e.machines import PATIENCE_SECONDS, Kept, Site, site
+from tests.e2e.machines import PATIENCE_SECONDS, Kept, Site, keep, statuses
 from tests.e2e.relays import Relay, RelayedMachine
-from tests.postgres import temporary_directory
 
 from quarterdeck.formats import agent
 from quarterdeck.storage import embedded
@@ -29,17 +27,6 @@ from quarterdeck.storage import embedded
 pytestmark = [pytest.mark.xdist_group("relays"), pytest.mark.timeout(300)]
 
 GROUP = "behind"
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Site]:
-    with temporary_directory() as directory, site(directory) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def token(served: Site) -> str:
-    return relays.enrolment_token(served)
 
 
 @pytest.fixture(scope="module")
@@ -330,26 +317,3 @@ def test_a_node_shares_a_file_with_another_and_takes_one_of_the_shared_folder_th
     assert (copy / "sub" / "with blank é").read_bytes() == b"deep\n"
     again = statuses(other.run())
     assert [again[one] for one in ("take", "look", "copy")] == ["result_success"] * 3
-
-
-def statuses(run: Any) -> dict[str, str]:
-    """What came of each component."""
-    return {one["component"]: one["status"] for one in run["reports"]}
-
-
-def keep(served: Site, name: str, node: str, method: str, **parameters: str) -> None:
-    """A technique of one call, its directive, and a rule for one node."""
-    if method.startswith("sharedfile"):
-        parameters["file_id"] = "greeting"
-    call = {"type": "call", "id": f"call-{name}", "method": method, "component": name, "condition": "any"}
-    technique = {"id": f"technique_{name}", "version": "1.0", "name": name, "parameters": []}
-    served.ask("PUT", "/techniques", {**technique, "calls": [{**call, "parameters": parameters}]})
-    directive: dict[str, Any] = {"id": f"directive-{name}", "displayName": name, "techniqueName": technique["id"]}
-    directive |= {"techniqueVersion": "1.0", "policyMode": "enforce", "parameters": {"section": {"name": "sections"}}}
-    served.ask("PUT", "/directives", directive)
-    where = [{"objectType": "node", "attribute": "nodeId", "comparator": "eq", "value": node}]
-    query = {"select": "node", "composition": "And", "where": where}
-    group = {"id": f"group-{name}", "displayName": f"Group {name}", "category": "GroupRoot", "query": query}
-    served.ask("PUT", "/groups", group)
-    rule = {"id": f"rule-{name}", "displayName": name, "directives": [directive["id"]]}
-    served.ask("PUT", "/rules", {**rule, "targets": [f"group:group-{name}"]})
