@@ -158,11 +158,14 @@ class Tour:
         """Wait until every change so far is in the policies."""
         with self.step(title) as found:
 
+            answer: dict[str, Any] = {}
+
             def settled() -> bool:
-                return not self.api.native("GET", "/generation")["running"]
+                # What is looked at below must be this answer: the next may know of a further generation.
+                answer.update(self.api.native("GET", "/generation"))
+                return not answer["running"]
 
             eventually(settled, f"Policy generation did not end; see {self.places.log}.")
-            answer = self.api.native("GET", "/generation")
             if answer["errors"]:
                 raise DemoFailed(f"A policy could not be generated: {answer['errors'][0]['message']}")
             newest = answer["generations"][0]
