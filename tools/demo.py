@@ -157,7 +157,6 @@ class Tour:
     def await_policy(self, title: str = "The server generates the node's policy") -> None:
         """Wait until every change so far is in the policies."""
         with self.step(title) as found:
-
             answer: dict[str, Any] = {}
 
             def settled() -> bool:
