@@ -61,7 +61,7 @@ def written(nodes: Mapping[NodeId, ListedNode]) -> bytes:
     document = {
         one: {
             "hostname": node.hostname,
-            "key-hash": _written_hash(node.key_hash),
+            "key-hash": notation(node.key_hash) if node.key_hash is not None else "sha256:",
             "policy-server": node.policy_server,
         }
         for one, node in sorted(nodes.items())
@@ -82,8 +82,9 @@ def key_hash(text: object) -> KeyHash | None:
     return KeyHash(algorithm, digest) if len(digest) == ALGORITHMS[algorithm] else None
 
 
-def _written_hash(hash_: KeyHash | None) -> str:
-    return f"{hash_.algorithm}//{base64.b64encode(hash_.digest).decode()}" if hash_ is not None else "sha256:"
+def notation(hash_: KeyHash) -> str:
+    """A key hash as text, as `key_hash` reads it; pins are written the same way."""
+    return f"{hash_.algorithm}//{base64.b64encode(hash_.digest).decode()}"
 
 
 def fits(hash_: KeyHash, public: bytes) -> bool:

@@ -6,13 +6,12 @@ Each hop is a request of the relay API, signed by who passes it on; the file kee
 
 from __future__ import annotations
 
-import base64
 import threading
 from urllib.parse import quote, quote_plus
 
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.core.ids import NodeId
-from quarterdeck.core.relays import KeyHash
+from quarterdeck.formats import nodes_list
 from quarterdeck.relaying.addresses import Addresses
 from quarterdeck.relaying.links import Link, Signer
 from quarterdeck.relaying.nodes_list import NodesList
@@ -54,7 +53,7 @@ class Hops:
         url = self._addresses.of(relay)
         if listed is None or listed.key_hash is None or url is None:
             raise Unavailable(f"The relay {relay} has not said yet where it is reached.")
-        pin = pin_of(listed.key_hash)
+        pin = nodes_list.notation(listed.key_hash)  # a relay's node key is the key of its HTTPS server, too
         with self._lock:
             known = self._down.get(relay)
             if known is None or (known.url, known.pin) != (url, pin):
@@ -62,8 +61,3 @@ class Hops:
                     known.close()  # what goes on over it ends, and nothing begins there
                 known = self._down[relay] = Link(url=url, pin=pin, signer=self._signer)
             return known
-
-
-def pin_of(key_hash: KeyHash) -> str:
-    """What TLS must show: a relay's node key is the key of its HTTPS server, too."""
-    return f"{key_hash.algorithm}//{base64.b64encode(key_hash.digest).decode()}"

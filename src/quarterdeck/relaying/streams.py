@@ -20,7 +20,6 @@ from quarterdeck.core.errors import Invalid, Unavailable
 from quarterdeck.core.relays import KeyHash
 from quarterdeck.formats import agent, nodes_list
 from quarterdeck.relaying.links import USER_AGENT, Link, Signer, Times, Told
-from quarterdeck.relaying.shared_file_hops import pin_of
 
 if TYPE_CHECKING:
     import httpx
@@ -83,7 +82,7 @@ class Place:
         """The answer to one request, before it is read. Raises Unavailable and BrokenOff, also while it is read."""
         import httpx  # most relays have no relays below them, and little memory
 
-        link = Link(url=self.url, pin=pin_of(self.key_hash), signer=self.signer, times=self.times)
+        link = Link(url=self.url, pin=nodes_list.notation(self.key_hash), signer=self.signer, times=self.times)
         signed = await asyncio.to_thread(link.signed, method, path, agent.digest(body))
         headers = {**signed, "Content-Type": content_type, "User-Agent": USER_AGENT}
         transport = httpx.AsyncHTTPTransport(verify=_encrypted(), socket_options=_KEEP_ALIVE)

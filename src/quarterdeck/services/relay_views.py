@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from datetime import UTC, datetime
 
 from quarterdeck.core.errors import NotFound
 from quarterdeck.core.ids import ROOT, NodeId
-from quarterdeck.core.relays import KeyHash, ListedNode
+from quarterdeck.core.relays import ListedNode
+from quarterdeck.formats import nodes_list
 from quarterdeck.formats.relay_states import State
 from quarterdeck.relaying.addresses import Addresses
 from quarterdeck.relaying.nodes_list import Listing
@@ -48,7 +48,10 @@ class ServedNode:
 
 def listed(ctx: Context, addresses: Addresses | None) -> list[ShownRelay]:
     """Every relay at any depth, each behind the one it is behind."""
-    listing = relays.listing(ctx)
+    return _listed(relays.listing(ctx), addresses)
+
+
+def _listed(listing: Listing, addresses: Addresses | None) -> list[ShownRelay]:
     nodes = listing.topology.nodes
     serves = Counter(node.policy_server for node in nodes.values())
     below = _below(listing)
@@ -58,10 +61,10 @@ def listed(ctx: Context, addresses: Addresses | None) -> list[ShownRelay]:
 
 def get(ctx: Context, addresses: Addresses | None, relay: str) -> tuple[ShownRelay, list[ServedNode]]:
     """One relay and the nodes that it serves, sorted by hostname. Raises NotFound."""
-    found = next((one for one in listed(ctx, addresses) if one.id == relay), None)
+    listing = relays.listing(ctx)
+    found = next((one for one in _listed(listing, addresses) if one.id == relay), None)
     if found is None:
         raise NotFound(f"There is no relay {relay}.")
-    listing = relays.listing(ctx)
     served = (
         ServedNode(id=one, hostname=node.hostname, relay=one in listing.relays)
         for one, node in listing.topology.nodes.items()
@@ -84,7 +87,7 @@ def _shown(relay: NodeId, listing: Listing, nodes: int, below: int, addresses: A
         policy_server=listed_node.policy_server,
         nodes=nodes,
         below=below,
-        pin=_pin(listed_node.key_hash),
+        pin=nodes_list.notation(listed_node.key_hash) if listed_node.key_hash is not None else "",
         address=address or "",
         heard_at=datetime.fromtimestamp(contact.at, UTC) if contact is not None else None,
         state=contact.state if contact is not None else None,
@@ -108,7 +111,3 @@ def _path(node: NodeId, nodes: Mapping[NodeId, ListedNode]) -> tuple[NodeId, ...
         at = nodes[at].policy_server
         path[at] = None
     return tuple(reversed(path))
-
-
-def _pin(key: KeyHash | None) -> str:
-    return f"{key.algorithm}//{base64.b64encode(key.digest).decode()}" if key is not None else ""
