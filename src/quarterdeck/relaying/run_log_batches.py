@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from quarterdeck.core.errors import Invalid, QuarterdeckError, Unavailable
 from quarterdeck.formats import relay_documents, report_files
 from quarterdeck.formats.relay_documents import Slip
 from quarterdeck.relaying import forwarding
 from quarterdeck.relaying.drop_directory import Consume, Dropped, Later
-from quarterdeck.relaying.file_forwarding import Check
-from quarterdeck.relaying.links import Times, Told
+from quarterdeck.relaying.file_forwarding import Check, Send
+from quarterdeck.relaying.links import Times
 from quarterdeck.relaying.spool import Rejection
 
 log = logging.getLogger(__name__)
@@ -30,12 +29,6 @@ LEAST_FILES = 20
 _TAKEN, _UNAVAILABLE = 202, 503
 
 
-class Ask(Protocol):
-    """One signed request to the server above. Raises Unavailable."""
-
-    def __call__(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> Told: ...
-
-
 @dataclass(kw_only=True)
 class RunLogBatches:
     """Consumes what a drop directory hands over, a few with `alone`.
@@ -44,7 +37,7 @@ class RunLogBatches:
     there with others, with its name.
     """
 
-    ask: Ask
+    ask: Send
     check: Check
     alone: Consume
     times: Times
