@@ -16,7 +16,7 @@ from contextlib import aclosing
 from typing import Protocol
 
 from quarterdeck.core.connections import AgentWay
-from quarterdeck.core.errors import Invalid, QuarterdeckError, Unavailable
+from quarterdeck.core.errors import QuarterdeckError, Unavailable
 from quarterdeck.core.ids import NodeId
 from quarterdeck.core.node_commands import End, Event, Order, Output
 from quarterdeck.engine.transports import KILL_SECONDS, TERM_SECONDS, Command, Ending, NodeResult, Sink, Transport
@@ -50,7 +50,6 @@ class Agents:
         return _Way(self._commands, way, self._seal)
 
     def _seal(self, way: AgentWay, order: str, command: Command) -> bytes:
-        limits = [seconds for seconds in (command.run_seconds, way.run_seconds) if seconds]
         sealed = Order(
             id=order,
             node=way.node,
@@ -58,7 +57,7 @@ class Agents:
             line=command.line,
             stdin=command.stdin,
             environment=command.environment,
-            seconds=min(limits, default=0.0),
+            seconds=command.limit(way.run_seconds) or 0.0,
             user=way.user,
         )
         return node_commands.seal(sealed, self._key)
@@ -74,9 +73,10 @@ class _Way:
         """As `transports.Transport`."""
         if stop.is_set():
             return NodeResult(ending="aborted", reason="Stopped before it began.")
+        if command.fault:
+            return NodeResult(ending="refused", reason=command.fault)
         order = str(uuid.uuid4())
         try:
-            _check(command)
             parcel = await asyncio.to_thread(self._seal, self._way, order, command)
         except QuarterdeckError as error:
             return NodeResult(ending="refused", reason=error.message)
@@ -122,8 +122,8 @@ class _Way:
             log.warning("Node %s is not told to stop a command: %s", self._way.node, error.message)
 
     def _limit(self, command: Command) -> float | None:
-        limits = [seconds for seconds in (command.run_seconds, self._way.run_seconds) if seconds]
-        return min(limits) + agent.ORDER_SECONDS + _PATIENCE_SECONDS if limits else None
+        limit = command.limit(self._way.run_seconds)
+        return limit + agent.ORDER_SECONDS + _PATIENCE_SECONDS if limit is not None else None
 
 
 def _result(end: End, *, stopped: bool) -> NodeResult:
@@ -141,9 +141,3 @@ def _result(end: End, *, stopped: bool) -> NodeResult:
         case "lost":
             return NodeResult(ending="lost", reason=f"What became of the command is not known: {end.reason}")
     return NodeResult(ending="unreachable", reason=f"The node's agent is not reached: {end.reason}")
-
-
-def _check(command: Command) -> None:
-    """Raises Invalid for what no process can be given."""
-    if any("\0" in text for text in (command.line, *command.environment, *command.environment.values())):
-        raise Invalid("A command line or its environment holds a NUL character.")

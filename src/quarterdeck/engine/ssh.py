@@ -82,9 +82,10 @@ class _Way:
 
     async def run(self, command: Command, sink: Sink, stop: asyncio.Event) -> NodeResult:
         """As `transports.Transport`."""
+        if command.fault:  # a NUL has sshd end the connection, with everything else that runs on it
+            return NodeResult(ending="refused", reason=command.fault)
         stopping = asyncio.ensure_future(stop.wait())
         try:
-            _check(command)
             if stop.is_set():
                 raise _stopped()
             return await self._run(command, sink, stopping)
@@ -133,7 +134,7 @@ class _Way:
                 raise self._not_begun(shared, beginning, stopping)
             if beginning.done() and (error := beginning.exception()) is not None and not link.is_lost:
                 return NodeResult(ending="refused", reason=f"The node refuses the command: {error}")
-            await _first(session.ended, stopping, seconds=_limit(command, self._access))
+            await _first(session.ended, stopping, seconds=command.limit(self._access.connection.run_seconds))
             if session.ended.done():
                 return session.result()
             ended = await self._end(link, session, mark)
@@ -245,19 +246,3 @@ async def _ready(shared: Shared, stopping: asyncio.Task[bool]) -> Link:
 
 def _stopped() -> NoWay:
     return NoWay("aborted", "Stopped before it began.")
-
-
-def _limit(command: Command, access: Access) -> float | None:
-    limits = [seconds for seconds in (command.run_seconds, access.connection.run_seconds) if seconds]
-    return min(limits, default=None)
-
-
-def _check(command: Command) -> None:
-    """A NUL in a command has sshd end the connection, with everything else that runs on it."""
-    for text in (command.line, *command.environment, *command.environment.values()):
-        if "\0" in text:
-            raise NoWay("refused", "A command line or its environment holds a NUL character.")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise NoWay("refused", "A command line or its environment is not text.") from None

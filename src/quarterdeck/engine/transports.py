@@ -34,6 +34,22 @@ class Command:
     #: 0: no limit
     run_seconds: float = 0.0
 
+    def limit(self, way_seconds: float) -> float | None:
+        """How long it may take on a way that has a limit of its own (0: none); None when there is no limit."""
+        return min((seconds for seconds in (self.run_seconds, way_seconds) if seconds), default=None)
+
+    @property
+    def fault(self) -> str:
+        """Why no process can be given it; empty when one can."""
+        for text in (self.line, *self.environment, *self.environment.values()):
+            if "\0" in text:
+                return "A command line or its environment holds a NUL character."
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                return "A command line or its environment is not text."
+        return ""
+
 
 class Sink(Protocol):
     """Where output goes, in the order in which it came."""
