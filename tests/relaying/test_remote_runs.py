@@ -193,32 +193,45 @@ def test_all_nodes_run_at_the_same_time_and_lines_never_mix() -> None:
     play(story())
 
 
+class Crowd:
+    """Forty agents; each takes a moment to begin, and `most` is how many were beginning at the same time."""
+
+    def __init__(self) -> None:
+        self.nodes = [NodeId(f"n{number}") for number in range(40)]
+        self.agents = WaitingAgents(QUICK)
+        self.beginning = self.most = 0
+        listed = {node: ListedNode(f"{node}.test", ROOT) for node in self.nodes}
+        self.remote = RemoteRuns(nodes=NodesList(lambda: Listing(topology=Topology(ROOT, listed))), agents=self.agents)
+
+    async def waits(self) -> list[asyncio.Task[None]]:
+        """All of them, when they wait."""
+        tasks = [asyncio.create_task(self._listens(node)) for node in self.nodes]
+        await waiting(self.agents, len(self.nodes))
+        return tasks
+
+    async def _listens(self, node: NodeId) -> None:
+        run = self.agents.belongs(node, (await asks(self.agents, node))["run"])
+        self.beginning += 1
+        self.most = max(self.most, self.beginning)
+        await asyncio.sleep(0.01)
+        self.beginning -= 1
+        await self.agents.put(run, 0, b"", None)
+        await self.agents.put(run, 1, f"{node}\n".encode(), 0)
+
+
 def test_only_some_agents_begin_at_the_same_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_runs, "_BEGIN_SECONDS", 10)
-    nodes = [NodeId(f"n{number}") for number in range(40)]
-    listed = {node: ListedNode(f"{node}.test", ROOT) for node in nodes}
-    agents, beginning, most = WaitingAgents(QUICK), 0, 0
-
-    async def listens_slowly(node: NodeId) -> None:
-        nonlocal beginning, most
-        run = agents.belongs(node, (await asks(agents, node))["run"])
-        beginning += 1
-        most = max(most, beginning)
-        await asyncio.sleep(0.01)
-        beginning -= 1
-        await agents.put(run, 0, b"", None)
-        await agents.put(run, 1, f"{node}\n".encode(), 0)
+    crowd = Crowd()
 
     async def story() -> None:
-        tasks = [asyncio.create_task(listens_slowly(node)) for node in nodes]
-        await waiting(agents, len(nodes))
-        remote = RemoteRuns(nodes=NodesList(lambda: Listing(topology=Topology(ROOT, listed))), agents=agents)
+        tasks = await crowd.waits()
+        output = await everything(crowd.remote.ask(Wanted(keep_output=True)))
 
-        assert sorted((await everything(remote.ask(Wanted(keep_output=True)))).split()) == sorted(nodes)
+        assert sorted(output.split()) == sorted(crowd.nodes)
         await asyncio.gather(*tasks)
 
     play(story())
-    assert 1 < most <= 16
+    assert 1 < crowd.most <= 16
 
 
 def test_agents_that_do_not_begin_let_others_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,30 +389,18 @@ def test_starting_many_tells_who_does_not_start_and_why() -> None:
 
 def test_of_many_that_are_started_only_some_begin_at_the_same_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_runs, "_BEGIN_SECONDS", 10)
-    nodes = [NodeId(f"n{number}") for number in range(40)]
-    listed = {node: ListedNode(f"{node}.test", ROOT) for node in nodes}
-    agents, beginning, most = WaitingAgents(QUICK), 0, 0
-
-    async def listens_slowly(node: NodeId) -> None:
-        nonlocal beginning, most
-        run = agents.belongs(node, (await asks(agents, node))["run"])
-        beginning += 1
-        most = max(most, beginning)
-        await asyncio.sleep(0.01)
-        beginning -= 1
-        await agents.put(run, 0, b"", None)
-        await agents.put(run, 1, b"", 0)
+    crowd = Crowd()
 
     async def story() -> None:
-        tasks = [asyncio.create_task(listens_slowly(node)) for node in nodes]
-        await waiting(agents, len(nodes))
-        remote = RemoteRuns(nodes=NodesList(lambda: Listing(topology=Topology(ROOT, listed))), agents=agents)
-        async with remote.working():
-            assert await asyncio.to_thread(remote.start, {node: f"{node}.test" for node in nodes}, []) == {}
+        tasks = await crowd.waits()
+        async with crowd.remote.working():
+            problems = await asyncio.to_thread(crowd.remote.start, {node: f"{node}.test" for node in crowd.nodes}, [])
+
+            assert problems == {}
             await asyncio.gather(*tasks)
 
     play(story())
-    assert 1 < most <= 16
+    assert 1 < crowd.most <= 16
 
 
 def test_nodes_behind_relays_that_are_not_reached_do_not_start() -> None:
