@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from quarterdeck.core.errors import Invalid, Unavailable
 from quarterdeck.formats import report_files
-from quarterdeck.relaying import pauses
+from quarterdeck.relaying import pauses, turns
 from quarterdeck.relaying.counters import Counters
 from quarterdeck.relaying.failed_files import FailedFiles
 from quarterdeck.relaying.spool import Rejection
@@ -162,9 +162,7 @@ class DropDirectory:
         while not stop.is_set():
             try:
                 self.directory.mkdir(mode=0o770, parents=True, exist_ok=True)
-                with self.directory.with_name(f"{self.directory.name}.lock").open("a") as lock:
-                    while not stop.is_set() and not _locked(lock.fileno()):
-                        stop.wait(1.0)
+                with turns.turn(self.directory.with_name(f"{self.directory.name}.lock"), stop):
                     self._run(stop)
             except OSError as error:
                 log.warning("Nobody can take files from %s: %s", self.directory, error)
@@ -446,12 +444,4 @@ def _is_whole(descriptor: int, age: float) -> bool:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
         return error.errno != errno.EAGAIN and age > _SETTLED_SECONDS
-    return True
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
     return True

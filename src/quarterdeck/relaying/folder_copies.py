@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quarterdeck.core.errors import QuarterdeckError, Unavailable
+from quarterdeck.core.technique_resources import is_digest
 from quarterdeck.formats import agent, relay_documents
 from quarterdeck.formats.relay_documents import FileEntry, TreeDocument
 from quarterdeck.relaying import kept_files, shared_folder
@@ -29,8 +30,6 @@ from quarterdeck.relaying.links import Link
 from quarterdeck.relaying.shared_folder import MOST_HASHES, SharedFolder
 
 log = logging.getLogger(__name__)
-
-_DIGITS = frozenset("0123456789abcdef")
 
 
 class Source(NamedTuple):
@@ -86,7 +85,7 @@ class FolderCopy:
         found: dict[str, FileEntry] = {}
         self._complaints.keep_only(files)
         for path, entry in files.items():
-            if path and "/".join(_segments(path)) == path and len(entry.sha256) == 64 and set(entry.sha256) <= _DIGITS:
+            if path and "/".join(_segments(path)) == path and is_digest(entry.sha256):
                 found[path] = entry
             elif self._complaints.are_news(path, "no path"):
                 log.warning("The file %r of %s above is left out: that is no path.", path, self._source.name)

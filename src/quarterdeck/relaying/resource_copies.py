@@ -17,6 +17,7 @@ import msgspec
 
 from quarterdeck.core.errors import NotFound, Unavailable
 from quarterdeck.core.ids import NodeId
+from quarterdeck.core.technique_resources import is_digest
 from quarterdeck.formats import relay_documents
 from quarterdeck.relaying.complaints import Complaints
 from quarterdeck.relaying.contents import Contents
@@ -24,8 +25,6 @@ from quarterdeck.relaying.copies import PolicyCopies, PolicyCopy
 from quarterdeck.relaying.links import Link
 
 log = logging.getLogger(__name__)
-
-_DIGITS = frozenset("0123456789abcdef")
 
 
 class _Resource(msgspec.Struct, frozen=True):
@@ -155,9 +154,4 @@ def names_of(body: bytes) -> dict[str, int]:
         document = msgspec.json.decode(body, type=_Policy)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return {}  # no policy of ours; nodes refuse it, too
-    return {
-        one.sha256: one.size
-        for item in document.policies
-        for one in item.resources
-        if len(one.sha256) == 64 and set(one.sha256) <= _DIGITS
-    }
+    return {one.sha256: one.size for item in document.policies for one in item.resources if is_digest(one.sha256)}

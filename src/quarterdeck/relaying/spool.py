@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from quarterdeck.core.errors import Unavailable
-from quarterdeck.relaying import kept_files
+from quarterdeck.relaying import kept_files, turns
 from quarterdeck.relaying.group_syncs import GroupSync
 from quarterdeck.relaying.kept_files import sync_directory
 
@@ -152,7 +152,7 @@ def _seal(path: Path) -> Path | None:
     sealed = path.with_suffix(_SEALED)
     try:
         with path.open("rb") as file:
-            if not _locked(file.fileno()):
+            if not turns.lock_unless_taken(file.fileno()):
                 return None
             path.rename(sealed)
     except FileNotFoundError:
@@ -214,9 +214,7 @@ class Drain:
     def run(self, stop: threading.Event) -> None:
         """Drain until told to stop; waits while another process does it."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (self._directory / "drain.lock").open("a") as lock:
-            while not stop.is_set() and not _locked(lock.fileno()):
-                stop.wait(1.0)
+        with turns.turn(self._directory / "drain.lock", stop):
             failures = 0
             while not stop.is_set():
                 try:
@@ -310,11 +308,3 @@ def quarantine(directory: Path, record: bytes, reason: str) -> None:
         if number and (number >= MAX_QUARANTINED or room < 0):
             kept.unlink(missing_ok=True)
             kept.with_suffix(".json").unlink(missing_ok=True)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
